@@ -1,0 +1,153 @@
+//! Values on their way: what a client gives to a process and what a process gives back. Large content is never carried
+//! here; it lies in the shared folder and is named by a relative path.
+
+use serde::{Deserialize, Serialize};
+
+/// Inputs in the order of the request; the same id several times = several values.
+pub type Inputs = Vec<Input>;
+/// Outputs in the order of the descriptor.
+pub type Outputs = Vec<Output>;
+
+/// One value for one input.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// Identifier of the input.
+    pub id: String,
+    /// Its value.
+    pub value: Value,
+}
+
+/// One output with its value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Output {
+    /// Identifier of the output.
+    pub id: String,
+    /// Its value.
+    pub value: Value,
+}
+
+/// A value of one of the three kinds, or a reference to one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Value {
+    /// A text with a literal type.
+    Literal {
+        /// The value as text.
+        text: String,
+        /// Unit of measure that the client or the descriptor named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        uom: Option<String>,
+    },
+    /// A document or file.
+    Complex {
+        /// Where its bytes are.
+        content: Content,
+        /// MIME type, as the client or the descriptor named it; empty = the default of the description.
+        #[serde(default)]
+        media_type: String,
+        /// Schema that the client named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        schema: Option<String>,
+    },
+    /// A bounding box.
+    BoundingBox(BoundingBox),
+    /// A document that lies elsewhere and must be fetched.
+    Reference {
+        /// `http` or `https` address.
+        href: String,
+        /// MIME type that the client expects; empty = the default of the description.
+        #[serde(default)]
+        media_type: String,
+    },
+}
+
+impl Value {
+    /// A literal without unit.
+    pub fn literal(text: impl Into<String>) -> Self {
+        Self::Literal { text: text.into(), uom: None }
+    }
+
+    /// How many bytes it takes on the wire, roughly: what bounds are checked against.
+    pub fn inline_bytes(&self) -> usize {
+        match self {
+            Self::Literal { text, .. } => text.len(),
+            Self::Complex { content: Content::Text(text), .. } => text.len(),
+            Self::Complex { content: Content::Bytes(bytes), .. } => bytes.len() * 4 / 3 + 4,
+            Self::Complex { content: Content::Shared(file), .. } => file.path.len() + 32,
+            Self::BoundingBox(_) => 128,
+            Self::Reference { href, .. } => href.len(),
+        }
+    }
+}
+
+/// The bytes of a complex value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Content {
+    /// UTF-8 text.
+    Text(String),
+    /// Any bytes (base64 on the wire).
+    #[serde(with = "base64_text")]
+    Bytes(Vec<u8>),
+    /// A file in the folder that both sides share.
+    Shared(SharedFile),
+}
+
+/// A file in the shared folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SharedFile {
+    /// Path below the shared folder, with `/`, never absolute, never with `..` (checked by the native codec).
+    pub path: String,
+    /// Size in bytes when it was written.
+    pub bytes: u64,
+    /// SHA-256 of the content, lower-case hex, when the writer computed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+/// A box in some coordinate reference system (OWS Common, OGC 06-121r3 §10.2).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BoundingBox {
+    /// Reference system; absent = the default of the description.
+    #[serde(default)]
+    pub crs: Option<String>,
+    /// Lower corner; two or three finite numbers.
+    pub lower: Vec<f64>,
+    /// Upper corner; as many numbers as the lower one.
+    pub upper: Vec<f64>,
+}
+
+mod base64_text {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        STANDARD.decode(String::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_travel_as_base64() {
+        let value = Value::Complex {
+            content: Content::Bytes(vec![0, 255, 7]),
+            media_type: "image/tiff".into(),
+            schema: None,
+        };
+        let json = serde_json::to_string(&value).unwrap();
+        assert!(json.contains("\"AP8H\""), "{json}");
+        assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), value);
+    }
+}
