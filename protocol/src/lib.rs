@@ -15,7 +15,7 @@ pub use message::{
     ErrorKind, ExecutionError, ExecutionId, FromAgent, KillReceipt, Load, LogLevel, Refusal, Request, ToAgent,
 };
 pub use process::{
-    AllowedValues, BoundingBoxData, ComplexData, DataType, Format, InputDescription, LiteralData, LiteralType,
-    Occurs, OutputDescription, ProcessDescription, ProcessId, Publication,
+    AllowedValues, BoundingBoxData, ComplexData, DataType, Format, InputDescription, LiteralData,
+    LiteralType, Occurs, OutputDescription, ProcessDescription, ProcessId, Publication,
 };
 pub use value::{BoundingBox, Content, Input, Inputs, Output, Outputs, SharedFile, Value};

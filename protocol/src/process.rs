@@ -375,7 +375,8 @@ mod tests {
         let id: ProcessId = "gdal:Contour".parse().unwrap();
         assert_eq!((id.namespace(), id.name()), ("gdal", "Contour"));
         assert_eq!((id.to_string(), id.dotted()), ("gdal:Contour".into(), "gdal.Contour".into()));
-        for bad in ["Contour", ":x", "x:", "a.b:c", "a:b:c", "a b:c", "ä:c", &format!("a:{}", "x".repeat(65))] {
+        for bad in ["Contour", ":x", "x:", "a.b:c", "a:b:c", "a b:c", "ä:c", &format!("a:{}", "x".repeat(65))]
+        {
             assert!(bad.parse::<ProcessId>().is_err(), "{bad}");
         }
         assert!(serde_json::from_str::<ProcessId>("\"a/b:c\"").is_err());
