@@ -1,0 +1,175 @@
+//! The handle that every face uses: look at the catalogue, execute, wait, view, dismiss. Talks to the driver by messages
+//! and reads the store; knows no document format and no HTTP.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+use wps_remote_protocol::ProcessDescription;
+
+use crate::engine::job::{Form, Job, JobId, UserId};
+use crate::matching::{self, Mismatch};
+use crate::results::{Results, ResultsError};
+use crate::store::{Store, StoreError};
+
+pub use wps_remote_protocol::Inputs;
+
+/// All processes that are offered at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Catalogue {
+    /// By identifier `namespace:service`, in the order of the identifiers.
+    pub processes: BTreeMap<String, Arc<ProcessDescription>>,
+    /// Grows with each change (`updateSequence` of the capabilities).
+    pub version: u64,
+}
+
+/// What a client wants to be executed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewJob {
+    /// Identifier of the process as the client wrote it.
+    pub process: String,
+    /// Inputs in the order of the request.
+    pub inputs: Inputs,
+    /// Shape of the answer.
+    pub form: Form,
+    /// Who asks.
+    pub owner: UserId,
+}
+
+/// Why a request about a job is not carried out.
+#[derive(Debug, Error)]
+pub enum Refusal {
+    /// No agent offers it.
+    #[error("no process `{0}` is offered")]
+    NoSuchProcess(String),
+    /// Inputs or outputs do not fit the description.
+    #[error(transparent)]
+    Mismatch(#[from] Mismatch),
+    /// The queue is full.
+    #[error("{queued} jobs are waiting already, which is the limit `[limits] max_queued`; try again later")]
+    TooBusy {
+        /// Waiting jobs.
+        queued: usize,
+    },
+    /// The program is about to end.
+    #[error("the orchestrator is shutting down; try again later")]
+    Stopping,
+    /// The store failed; nothing was accepted.
+    #[error("the job store failed")]
+    Store(#[from] StoreError),
+    /// An input or result could not be kept.
+    #[error("the result store failed")]
+    Results(#[from] ResultsError),
+}
+
+/// What the driver is asked to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Accept a job; the answer comes when it is stored.
+    Execute {
+        id: JobId,
+        new: NewJob,
+        description: Arc<ProcessDescription>,
+        reply: oneshot::Sender<Result<watch::Receiver<Arc<Job>>, Refusal>>,
+    },
+    /// Give a job up; the answer is the job as it is stored then, or `None` if it is not active.
+    Dismiss { id: JobId, reply: oneshot::Sender<Option<Arc<Job>>> },
+}
+
+/// Active jobs, kept by the driver, read by every face.
+pub(crate) type Live = Arc<RwLock<HashMap<JobId, watch::Receiver<Arc<Job>>>>>;
+
+/// The handle. Cheap to clone.
+#[derive(Clone)]
+pub struct Jobs {
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) live: Live,
+    pub(crate) catalogue: watch::Receiver<Arc<Catalogue>>,
+    pub(crate) store: Store,
+    pub(crate) results: Results,
+}
+
+impl Jobs {
+    /// The processes of this moment.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        self.catalogue.borrow().clone()
+    }
+
+    /// Where result files are.
+    pub fn results(&self) -> &Results {
+        &self.results
+    }
+
+    /// Accepts a job. When this returns, the job is stored and will end, whatever happens to this program.
+    pub async fn execute(&self, new: NewJob) -> Result<Arc<Job>, Refusal> {
+        let catalogue = self.catalogue();
+        let description = catalogue
+            .processes
+            .get(&new.process)
+            .cloned()
+            .ok_or_else(|| Refusal::NoSuchProcess(new.process.chars().take(200).collect()))?;
+        let mut new = new;
+        matching::fit(&description, &mut new.inputs, &new.form)?;
+        let id = new_job_id();
+        new.inputs = self.results.stage_inputs(id, new.inputs).await?;
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Execute { id, new, description, reply };
+        if self.commands.send(command).await.is_err() {
+            self.results.discard(id).await;
+            return Err(Refusal::Stopping);
+        }
+        match answer.await {
+            Ok(Ok(job)) => Ok(job.borrow().clone()),
+            Ok(Err(refusal)) => {
+                self.results.discard(id).await;
+                Err(refusal)
+            }
+            Err(_) => Err(Refusal::Stopping),
+        }
+    }
+
+    /// The job as it is now, or `None` if there is no such job (any more).
+    pub async fn view(&self, id: JobId) -> Result<Option<Arc<Job>>, Refusal> {
+        if let Some(job) = self.watch(id) {
+            return Ok(Some(job.borrow().clone()));
+        }
+        Ok(self.store.load(id).await?.map(Arc::new))
+    }
+
+    /// Waits until the job has ended, at most `limit`; then the job as it is.
+    pub async fn wait(&self, id: JobId, limit: Duration) -> Result<Option<Arc<Job>>, Refusal> {
+        if let Some(mut job) = self.watch(id) {
+            let ended = tokio::time::timeout(limit, job.wait_for(|job| job.state.is_final())).await;
+            if let Ok(Ok(job)) = ended {
+                return Ok(Some(job.clone()));
+            }
+        }
+        self.view(id).await
+    }
+
+    /// Gives a job up. The job afterwards, or `None` if there is no such job. A job that has ended stays as it is.
+    pub async fn dismiss(&self, id: JobId) -> Result<Option<Arc<Job>>, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Dismiss { id, reply }).await.map_err(|_| Refusal::Stopping)?;
+        match answer.await.map_err(|_| Refusal::Stopping)? {
+            Some(job) => Ok(Some(job)),
+            None => self.view(id).await,
+        }
+    }
+
+    /// Newest jobs first, at most `limit`.
+    pub async fn list(&self, limit: u32) -> Result<Vec<Job>, Refusal> {
+        Ok(self.store.list(limit).await?)
+    }
+
+    fn watch(&self, id: JobId) -> Option<watch::Receiver<Arc<Job>>> {
+        self.live.read().unwrap_or_else(|poisoned| poisoned.into_inner()).get(&id).cloned()
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "ids are made here, at the edge, and handed to the engine")]
+fn new_job_id() -> JobId {
+    JobId::new(uuid::Uuid::new_v4())
+}
