@@ -40,7 +40,10 @@ mod tests {
 
     #[test]
     fn other_elements_are_not_envelopes() {
-        for other in ["<execute xmlns='urn:other'><json xmlns='urn:xmpp:json:0'>{}</json></execute>", "<execute xmlns='urn:xmpp:wps-remote:1'>{}</execute>"] {
+        for other in [
+            "<execute xmlns='urn:other'><json xmlns='urn:xmpp:json:0'>{}</json></execute>",
+            "<execute xmlns='urn:xmpp:wps-remote:1'>{}</execute>",
+        ] {
             assert_eq!(parse_payload(&other.parse().unwrap()), None, "{other}");
         }
     }

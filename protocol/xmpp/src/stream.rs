@@ -72,7 +72,11 @@ pub(crate) struct Limited {
 }
 
 impl AsyncRead for Limited {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let left = self.budget.0.0.load(Relaxed);
         if left == 0 {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::FileTooLarge, "the stanza is too big")));
@@ -164,7 +168,9 @@ impl Gauge {
     /// a single large stanza can always pass.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Option<Ticket> {
         self.used
-            .try_update(Relaxed, Relaxed, |used| (used == 0 || used + bytes <= self.limit).then_some(used + bytes))
+            .try_update(Relaxed, Relaxed, |used| {
+                (used == 0 || used + bytes <= self.limit).then_some(used + bytes)
+            })
             .ok()?;
         Some(Ticket { gauge: self.clone(), bytes })
     }

@@ -144,7 +144,9 @@ fn measure_text(text: &str) -> Result<usize, Unsendable> {
             _ => 0,
         };
     }
-    match text.chars().find(|c| matches!(*c, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}')) {
+    match text.chars().find(
+        |c| matches!(*c, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}'),
+    ) {
         Some(refused) => Err(Unsendable::Character(refused.into())),
         None => Ok(bytes),
     }

@@ -17,7 +17,9 @@ use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
-use tokio_xmpp::xmlstream::{PendingFeaturesRecv, RecvFeaturesError, StreamHeader, Timeouts, initiate_stream};
+use tokio_xmpp::xmlstream::{
+    PendingFeaturesRecv, RecvFeaturesError, StreamHeader, Timeouts, initiate_stream,
+};
 
 /// Deadline for the TCP connection alone; the negotiation has its own in the session.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -43,7 +45,9 @@ pub enum ConnectError {
     #[error(transparent)]
     Trust(#[from] TrustError),
     /// Plain TCP to another machine.
-    #[error("refusing an unencrypted XMPP connection to {host}: use STARTTLS or direct TLS; plain is for loopback addresses")]
+    #[error(
+        "refusing an unencrypted XMPP connection to {host}: use STARTTLS or direct TLS; plain is for loopback addresses"
+    )]
     PlainRefused {
         /// As configured.
         host: String,
@@ -224,17 +228,18 @@ impl Tls {
     /// in many installations.
     async fn handshake(&self, io: BoxBytes, domain: &str, address: &str) -> Result<BoxBytes, ConnectError> {
         let name = self.server_name.as_deref().unwrap_or(domain);
-        let server_name =
-            ServerName::try_from(name.to_owned()).map_err(|_| ConnectError::TlsName { name: name.to_owned() })?;
+        let server_name = ServerName::try_from(name.to_owned())
+            .map_err(|_| ConnectError::TlsName { name: name.to_owned() })?;
         if self.insecure {
             tracing::warn!(
                 address,
                 "the XMPP server's certificate is not verified, as configured: anyone on the way can read and change everything"
             );
         }
-        let tls = TlsConnector::from(self.config.clone()).connect(server_name, io).await.map_err(|source| {
-            ConnectError::Tls { address: address.to_owned(), name: name.to_owned(), source }
-        })?;
+        let tls =
+            TlsConnector::from(self.config.clone()).connect(server_name, io).await.map_err(|source| {
+                ConnectError::Tls { address: address.to_owned(), name: name.to_owned(), source }
+            })?;
         Ok(Box::new(tls))
     }
 }

@@ -76,9 +76,14 @@ impl Trust {
     /// [`TrustError::Pin`].
     pub fn parse_pin(text: &str) -> Result<[u8; 32], TrustError> {
         let wrong = || TrustError::Pin { text: text.to_owned() };
-        let digits: Vec<u8> =
-            text.chars().filter(|c| !matches!(c, ':' | ' ')).map(|c| c.to_digit(16).map(|d| d as u8)).collect::<Option<_>>().ok_or_else(wrong)?;
-        let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
+        let digits: Vec<u8> = text
+            .chars()
+            .filter(|c| !matches!(c, ':' | ' '))
+            .map(|c| c.to_digit(16).map(|d| d as u8))
+            .collect::<Option<_>>()
+            .ok_or_else(wrong)?;
+        let bytes: Vec<u8> =
+            digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
         if digits.len() != 64 {
             return Err(wrong());
         }
@@ -101,8 +106,10 @@ impl Trust {
 
 fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
     let failed = |source| TrustError::Read { path: path.to_owned(), source };
-    let certificates =
-        CertificateDer::pem_file_iter(path).map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    let certificates = CertificateDer::pem_file_iter(path)
+        .map_err(failed)?
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(failed)?;
     if certificates.is_empty() {
         return Err(TrustError::Empty { path: path.to_owned() });
     }
