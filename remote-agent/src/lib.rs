@@ -1,1 +1,4 @@
-//! placeholder
+//! The remote agent: turns the INI service descriptors of a folder into processes that an orchestrator can run.
+
+pub mod execution;
+pub mod supervise;

@@ -1,0 +1,231 @@
+//! The supervisor of one job: a small process of its own that starts the program, keeps its output and its time, ends
+//! everything it has started, and writes down how it ended. It outlives the agent, talks to nobody, and knows only the
+//! job's control folder.
+//!
+//! ```text
+//!  lock ──► start ──► running ──┬─ program ended ──────────► end left-overs ─┐
+//!             │                 ├─ deadline ──► TERM, grace, KILL ───────────┼─► exit.json
+//!             └─ cannot start   └─ SIGTERM  ──► TERM, grace, KILL ───────────┘
+//! ```
+
+pub mod record;
+
+mod pump;
+mod start;
+mod tree;
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{WaitStatus, getpid, set_child_subreaper, setsid};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use self::pump::Pumped;
+use self::record::{
+    Durability, EXIT_FILE, Exit, JOB_FILE, JobFile, LOCK_FILE, Launch, Outcome, TROUBLE_FILE,
+};
+use self::tree::Tree;
+
+/// The subcommand that runs a supervisor.
+pub const SUBCOMMAND: &str = "supervise";
+
+/// How long processes that outlive their program get to end by themselves: they had their chance while it ran.
+const LEFTOVER_GRACE: Duration = Duration::from_secs(1);
+/// How long the last output may take to reach the log file after all writers are gone.
+const LAST_OUTPUT: Duration = Duration::from_secs(10);
+/// The same when a process could not be ended and may hold the output open for ever.
+const LAST_OUTPUT_WITH_SURVIVORS: Duration = Duration::from_millis(500);
+
+/// Whether the program was called as a supervisor. `main` asks this before it starts anything heavy.
+pub fn is_wanted(args: &[OsString]) -> bool {
+    args.get(1).is_some_and(|word| word == SUBCOMMAND)
+}
+
+/// Runs a supervisor: `args` are the program's arguments, `<program> supervise <control folder>`. Exit code 0: the ending is
+/// written; 3: another supervisor has the job or had it; 1: trouble, written to the control folder; 2: wrong call.
+pub fn main(args: &[OsString]) -> ExitCode {
+    let [_, _, folder] = args else {
+        // Nobody reads this unless it was called by hand.
+        let _ = writeln!(io::stderr(), "usage: wps-remote-agent supervise <control folder of a job>");
+        return ExitCode::from(2);
+    };
+    let folder = Path::new(folder);
+    match supervise(folder) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(3),
+        Err(trouble) => {
+            let file =
+                OpenOptions::new().append(true).create(true).mode(0o600).open(folder.join(TROUBLE_FILE));
+            let _ = file.and_then(|mut file| writeln!(file, "{trouble}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("the supervisor's lock cannot be taken: {0}")]
+    Lock(io::Error),
+    #[error("the supervisor cannot be set up: {0}")]
+    SetUp(io::Error),
+    #[error(transparent)]
+    Record(#[from] record::RecordError),
+}
+
+/// `false` if the job is someone else's or has ended.
+fn supervise(folder: &Path) -> Result<bool, Trouble> {
+    let Some(_lock) = take_lock(&folder.join(LOCK_FILE)).map_err(Trouble::Lock)? else { return Ok(false) };
+    let exit_file = folder.join(EXIT_FILE);
+    if exit_file.exists() {
+        return Ok(false);
+    }
+    let started_ms = wall_clock_ms();
+    let not_started = |why: String| Exit {
+        outcome: Outcome::NotStarted(why),
+        started_ms,
+        ended_ms: wall_clock_ms(),
+        receipt: None,
+        dropped_bytes: 0,
+        log_error: None,
+    };
+    let exit = match record::read::<JobFile>(&folder.join(JOB_FILE)) {
+        Err(error) => not_started(error.to_string()),
+        Ok(job) => {
+            // A session of its own: no terminal and no signal to the agent's group reaches the job.
+            let own_session = setsid().is_ok();
+            set_child_subreaper(Some(getpid())).map_err(|errno| Trouble::SetUp(errno.into()))?;
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Trouble::SetUp)?;
+            match runtime.block_on(run(&job.launch, own_session)).map_err(Trouble::SetUp)? {
+                Ok(Run { outcome, receipt, pumped }) => Exit {
+                    outcome,
+                    started_ms,
+                    ended_ms: wall_clock_ms(),
+                    receipt,
+                    dropped_bytes: pumped.dropped_bytes,
+                    log_error: pumped.error,
+                },
+                Err(start) => not_started(start.to_string()),
+            }
+        }
+    };
+    record::write(&exit_file, &exit, Durability::Host)?;
+    Ok(true)
+}
+
+/// The lock says "a supervisor lives", whatever happens to process ids; its text says which one.
+fn take_lock(path: &Path) -> io::Result<Option<File>> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+        Err(errno) => return Err(errno.into()),
+    }
+    file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
+    Ok(Some(file))
+}
+
+/// Whether a supervisor holds the lock of this control folder; if so, its process id.
+pub fn living(folder: &Path) -> Option<i32> {
+    let path = folder.join(LOCK_FILE);
+    let file = File::open(&path).ok()?;
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        // Ours now: nobody else holds it. It is released with the file.
+        Ok(()) => None,
+        Err(_) => fs::read_to_string(&path).ok()?.trim().parse().ok(),
+    }
+}
+
+struct Run {
+    outcome: Outcome,
+    receipt: Option<wps_remote_protocol::KillReceipt>,
+    pumped: Pumped,
+}
+
+enum Cause {
+    Ended,
+    Deadline,
+    Asked,
+}
+
+async fn run(launch: &Launch, own_session: bool) -> io::Result<Result<Run, start::StartError>> {
+    // Handlers first: a request to end that comes while the program starts must not be lost.
+    let mut asked = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let mut hung_up = signal(SignalKind::hangup())?;
+    let child_ended = tree::child_signals()?;
+
+    let (main, output) = match start::start(launch).await {
+        Ok(started) => started,
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut tree = Tree::new(main, child_ended, own_session);
+    let deadline = (launch.max_running_time_s > 0)
+        .then(|| Instant::now().checked_add(Duration::from_secs(launch.max_running_time_s)))
+        .flatten();
+    let timer = async {
+        match deadline {
+            Some(at) => sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    };
+    let mut cause = tokio::select! {
+        biased;
+        _ = tree.main_ended() => Cause::Ended,
+        _ = asked.recv() => Cause::Asked,
+        _ = interrupted.recv() => Cause::Asked,
+        _ = hung_up.recv() => Cause::Asked,
+        () = timer => Cause::Deadline,
+    };
+    let own_end = tree.ended();
+    if own_end.is_some() {
+        cause = Cause::Ended;
+    }
+    let grace = Duration::from_millis(launch.grace_ms);
+    let receipt = match cause {
+        Cause::Ended => tree.end(grace.min(LEFTOVER_GRACE)).await,
+        // The receipt of a deliberate end is owed even if the program was gone by itself in the last moment.
+        Cause::Deadline | Cause::Asked => Some(tree.end(grace).await.unwrap_or_default()),
+    };
+    let survivors = receipt.as_ref().is_some_and(|receipt| !receipt.survivors.is_empty());
+    let patience = if survivors { LAST_OUTPUT_WITH_SURVIVORS } else { LAST_OUTPUT };
+    let pumped = match timeout(patience, output).await {
+        Ok(Ok(pumped)) => pumped,
+        _ => Pumped {
+            dropped_bytes: 0,
+            error: Some("the end of the output could not be written in time".to_owned()),
+        },
+    };
+    let outcome = match (cause, own_end) {
+        (Cause::Deadline, _) => Outcome::TimedOut,
+        (Cause::Asked, _) => Outcome::Aborted,
+        (Cause::Ended, status) => status.map_or(Outcome::Exited(-1), outcome_of),
+    };
+    Ok(Ok(Run { outcome, receipt, pumped }))
+}
+
+fn outcome_of(status: WaitStatus) -> Outcome {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Outcome::Exited(code),
+        (None, Some(number)) => Outcome::Signalled(number),
+        // wait(2) without WUNTRACED reports nothing else.
+        (None, None) => Outcome::Exited(-1),
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the supervisor is a driver: its record carries the wall clock"
+)]
+fn wall_clock_ms() -> i64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
