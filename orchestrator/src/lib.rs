@@ -1,1 +1,2 @@
-//! placeholder
+//! The orchestrator: offers the processes of remote agents over OGC WPS and loses no job.
+pub mod engine;

@@ -7,8 +7,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use wps_remote_protocol::{
-    AgentId, ErrorKind, ExecutionError, ExecutionId, Inputs, KillReceipt, LogLevel, Outputs, ProcessDescription,
-    ProcessId,
+    AgentId, ErrorKind, ExecutionError, ExecutionId, Inputs, KillReceipt, LogLevel, Outputs,
+    ProcessDescription, ProcessId,
 };
 
 /// Milliseconds since 1970-01-01T00:00:00Z. Always an argument here, never read from a clock.
@@ -46,11 +46,8 @@ impl JobId {
 
     /// The execution id of this job's n-th attempt, counted from 1.
     pub fn execution(self, attempt: u8) -> ExecutionId {
-        let text = if attempt <= 1 {
-            self.0.simple().to_string()
-        } else {
-            format!("{}-{attempt}", self.0.simple())
-        };
+        let text =
+            if attempt <= 1 { self.0.simple().to_string() } else { format!("{}-{attempt}", self.0.simple()) };
         ExecutionId::new(&text).expect("hexadecimal digits and a dash are always allowed")
     }
 }
@@ -307,7 +304,9 @@ impl fmt::Display for Waiting {
             Self::NotAccepting => {
                 f.write_str("waiting: the agents that offer this process are overloaded or take no new work")
             }
-            Self::Refused(why) => write!(f, "waiting: an agent refused the job ({why}); it will be tried again"),
+            Self::Refused(why) => {
+                write!(f, "waiting: an agent refused the job ({why}); it will be tried again")
+            }
         }
     }
 }
@@ -377,7 +376,9 @@ mod tests {
         assert_eq!(id.to_string(), text);
         assert_eq!(id.execution(1).as_str(), "67e5504410b1426f9247bb680e5fe0c8");
         assert_eq!(id.execution(3).as_str(), "67e5504410b1426f9247bb680e5fe0c8-3");
-        for bad in ["", "x", "67e5504410b1426f9247bb680e5fe0c8", "{67e55044-10b1-426f-9247-bb680e5fe0c8}", "../.."] {
+        for bad in
+            ["", "x", "67e5504410b1426f9247bb680e5fe0c8", "{67e55044-10b1-426f-9247-bb680e5fe0c8}", "../.."]
+        {
             assert!(bad.parse::<JobId>().is_err(), "{bad}");
         }
     }

@@ -1,2 +1,679 @@
-//! placeholder
+//! The orchestrator's engine: which jobs there are, where they run, what happens next. Pure and synchronous: events, time
+//! and ids come in as arguments, actions go out; it knows no clock, no socket, no store.
+//!
+//! ```text
+//!              execute                 a place is free               the program runs
+//!   (client) ─────────► Accepted ───────────────────► Dispatched ─────────────────► Running
+//!                          ▲  │ dismiss                   │  │ dismiss               │ │ dismiss
+//!                          │  ▼                           │  ▼                       │ ▼
+//!                          │ Dismissed ◄──────────── Dismissing ◄────────────────────┘ │
+//!                          │           ended, or silent                                │
+//!                          └── refused, or lost and repeatable ◄───────────────────────┤
+//!                                                                                      ▼
+//!                                                           completed and collected: Successful
+//!                                                           error, lost for good:    Failed
+//! ```
+//!
+//! Invariants, each a property test: a final state never changes; `Save` precedes every `Send` and `Notify` that it
+//! justifies; one live execution per job; a message about an unknown or old execution changes nothing; the capacity of
+//! no agent is exceeded; every accepted job reaches a final state if time goes on.
+
+mod dispatch;
+pub mod fleet;
 pub mod job;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use wps_remote_protocol::{
+    AgentId, ExecutionId, FromAgent, LogLevel, ProcessDescription, ProcessId, ToAgent,
+};
+
+use dispatch::Queue;
+use fleet::Fleet;
+use job::{Failure, Form, Job, JobId, JobState, Timestamp, UserId, Waiting};
+
+/// Times and bounds, in milliseconds and numbers.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Most jobs that may wait.
+    pub max_queued: usize,
+    /// Longest wait for an agent; 0 = for ever.
+    pub max_queue_ms: u64,
+    /// How long an agent may be away before its jobs count as lost.
+    pub agent_lost_ms: u64,
+    /// How long an agent that is present may take to confirm a dismissal.
+    pub dismiss_ms: u64,
+    /// How long processes stay listed when our own connection is down.
+    pub offline_ms: u64,
+    /// Most attempts of a repeatable job.
+    pub max_attempts: u8,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_queued: 10_000,
+            max_queue_ms: 24 * 3600 * 1000,
+            agent_lost_ms: 300_000,
+            dismiss_ms: 60_000,
+            offline_ms: 20_000,
+            max_attempts: 3,
+        }
+    }
+}
+
+/// What must happen now, in this order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Make this state of the job durable before anything that follows.
+    Save(Box<Job>),
+    /// The job changed in a way that may be stored a little later (progress, log).
+    SaveSoon(JobId),
+    /// Send it.
+    Send(AgentId, ToAgent),
+    /// Those who watch the job shall see it.
+    Notify(JobId),
+    /// Take the execution's files over into the result store, then call [`Engine::collected`].
+    Collect(JobId, ExecutionId, wps_remote_protocol::Outputs),
+    /// The execution's files in the shared folder are not needed (any more).
+    Discard(ExecutionId),
+    /// What was taken over into the result store for this job is not needed.
+    DiscardResults(JobId),
+    /// The set of offered processes changed.
+    Catalogue,
+    /// The job is final and was saved; it is no longer held here.
+    Release(JobId),
+}
+
+/// Everything that a new job is made of.
+#[derive(Debug, Clone)]
+pub struct Accepted {
+    /// Its name.
+    pub id: JobId,
+    /// What it runs.
+    pub description: ProcessDescription,
+    /// With what.
+    pub inputs: wps_remote_protocol::Inputs,
+    /// Which answer was asked for.
+    pub form: Form,
+    /// Whose it is.
+    pub owner: UserId,
+}
+
+/// The queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueFull {
+    /// Jobs that wait.
+    pub queued: usize,
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct Engine {
+    limits: Limits,
+    base_url: String,
+    jobs: BTreeMap<JobId, Job>,
+    queue: Queue,
+    executions: HashMap<ExecutionId, JobId>,
+    collecting: HashSet<ExecutionId>,
+    fleet: Fleet,
+    /// Agents that hold executions of ours and are not present, since when.
+    away: BTreeMap<AgentId, Timestamp>,
+    /// Set while our own connection is down: agents that were present then.
+    offline: Option<(Timestamp, Vec<AgentId>)>,
+}
+
+impl Engine {
+    /// An engine without jobs and agents.
+    pub fn new(limits: Limits, base_url: String) -> Self {
+        Self {
+            limits,
+            base_url,
+            jobs: BTreeMap::new(),
+            queue: Queue::default(),
+            executions: HashMap::new(),
+            collecting: HashSet::new(),
+            fleet: Fleet::default(),
+            away: BTreeMap::new(),
+            offline: None,
+        }
+    }
+
+    /// The agents that are present.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// An active job.
+    pub fn job(&self, id: JobId) -> Option<&Job> {
+        self.jobs.get(&id)
+    }
+
+    /// All active jobs.
+    pub fn jobs(&self) -> impl Iterator<Item = &Job> {
+        self.jobs.values()
+    }
+
+    /// How many jobs wait.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// A client wants a process to be executed.
+    pub fn execute(&mut self, new: Accepted, now: Timestamp, out: &mut Vec<Action>) -> Result<(), QueueFull> {
+        if self.queue.len() >= self.limits.max_queued {
+            return Err(QueueFull { queued: self.queue.len() });
+        }
+        let id = new.id;
+        let process = new.description.id.clone();
+        self.jobs.insert(
+            id,
+            Job {
+                id,
+                process: process.clone(),
+                description: new.description,
+                owner: new.owner,
+                inputs: new.inputs,
+                form: new.form,
+                created: now,
+                started: None,
+                state: JobState::Accepted { waiting: Waiting::Turn },
+                log: Vec::new(),
+                attempts: 0,
+                version: 0,
+            },
+        );
+        self.queue.push_back(process, id, now);
+        let first = out.len();
+        self.dispatch(now, out);
+        // One write is enough when the job could be sent at once; else it comes before whatever was said about the job.
+        if matches!(self.jobs.get(&id).map(|job| &job.state), Some(JobState::Accepted { .. })) {
+            let mut save = Vec::new();
+            self.save(id, &mut save);
+            out.splice(first..first, save);
+        }
+        Ok(())
+    }
+
+    /// A client gives a job up. `false` = it is not active (any more).
+    pub fn dismiss(&mut self, id: JobId, now: Timestamp, out: &mut Vec<Action>) -> bool {
+        let Some(job) = self.jobs.get_mut(&id) else { return false };
+        match &job.state {
+            JobState::Created | JobState::Accepted { .. } => {
+                self.queue.remove(&job.process.clone(), id);
+                self.finish(id, JobState::Dismissed { finished: now, receipt: None }, out);
+            }
+            JobState::Dispatched { execution } | JobState::Running { execution, .. } => {
+                let execution = execution.clone();
+                job.note(now, LogLevel::Info, "dismissed by the client");
+                job.state = JobState::Dismissing { execution: execution.clone(), since: now };
+                self.save(id, out);
+                if self.fleet.agent(&execution.agent).is_some() {
+                    out.push(Action::Send(execution.agent, ToAgent::Abort { execution: execution.id }));
+                }
+            }
+            JobState::Dismissing { .. } => {}
+            JobState::Successful { .. } | JobState::Failed { .. } | JobState::Dismissed { .. } => {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// A new job could not be stored: it never was.
+    pub fn forget(&mut self, id: JobId) {
+        if let Some(job) = self.jobs.remove(&id) {
+            self.queue.remove(&job.process, id);
+            if let Some(execution) = job.state.execution() {
+                self.executions.remove(&execution.id);
+                self.fleet.end(&execution.agent, &execution.id);
+            }
+        }
+    }
+
+    /// At start: a stored job that had not ended.
+    pub fn adopt(&mut self, job: Job, now: Timestamp, out: &mut Vec<Action>) {
+        let id = job.id;
+        match &job.state {
+            JobState::Accepted { .. } => self.queue.push_back(job.process.clone(), id, job.created),
+            JobState::Dispatched { execution }
+            | JobState::Running { execution, .. }
+            | JobState::Dismissing { execution, .. } => {
+                self.executions.insert(execution.id.clone(), id);
+                self.away.entry(execution.agent.clone()).or_insert(now);
+            }
+            JobState::Created => {}
+            JobState::Successful { .. } | JobState::Failed { .. } | JobState::Dismissed { .. } => return,
+        }
+        self.jobs.insert(id, job);
+        out.push(Action::Notify(id));
+    }
+
+    /// An agent is present.
+    pub fn agent_joined(&mut self, agent: &AgentId, now: Timestamp, out: &mut Vec<Action>) {
+        let was_listed = match &mut self.offline {
+            // After an outage of our own an agent keeps its processes listed until it has told them anew.
+            Some((_, present)) => {
+                present.retain(|other| other != agent);
+                self.fleet.agent(agent).map(|a| a.processes.values().cloned().collect::<Vec<_>>())
+            }
+            None => None,
+        };
+        if self.offline.as_ref().is_some_and(|(_, present)| present.is_empty()) {
+            self.offline = None;
+        }
+        let changed = self.fleet.join(agent, now);
+        for process in was_listed.into_iter().flatten() {
+            self.fleet.register(agent, process.as_ref().clone());
+        }
+        for job in self.jobs.values() {
+            if let Some(execution) = job.state.execution().filter(|e| e.agent == *agent) {
+                self.fleet.begin(agent, execution.id.clone(), job.description.weight);
+            }
+        }
+        if changed {
+            out.push(Action::Catalogue);
+        }
+        out.push(Action::Send(agent.clone(), ToAgent::Invite));
+    }
+
+    /// An agent has gone.
+    pub fn agent_left(&mut self, agent: &AgentId, now: Timestamp, out: &mut Vec<Action>) {
+        if self.fleet.leave(agent) {
+            out.push(Action::Catalogue);
+        }
+        if let Some((_, present)) = &mut self.offline {
+            present.retain(|other| other != agent);
+        }
+        self.mark_away(agent, now, out);
+        self.dispatch(now, out);
+    }
+
+    /// Our own connection to the bus is down: all agents are out of reach, but most will be back with it.
+    pub fn disconnected(&mut self, now: Timestamp, out: &mut Vec<Action>) {
+        let present: Vec<AgentId> = self.fleet.agents().map(|a| a.id.clone()).collect();
+        for agent in &present {
+            if let Some(agent) = self.fleet.agent_mut(agent) {
+                agent.ready = false;
+            }
+            self.mark_away(agent, now, out);
+        }
+        if !present.is_empty() {
+            self.offline = Some((now, present));
+        }
+    }
+
+    fn mark_away(&mut self, agent: &AgentId, now: Timestamp, out: &mut Vec<Action>) {
+        let mut any = false;
+        for job in self.jobs.values_mut() {
+            if job.state.execution().is_none_or(|e| e.agent != *agent) {
+                continue;
+            }
+            any = true;
+            if let JobState::Running { lost_since: since @ None, .. } = &mut job.state {
+                *since = Some(now);
+                job.note(now, LogLevel::Warning, format!("the agent `{agent}` is away"));
+                out.push(Action::SaveSoon(job.id));
+                out.push(Action::Notify(job.id));
+            }
+        }
+        if any {
+            self.away.entry(agent.clone()).or_insert(now);
+        }
+    }
+
+    /// A message from an agent.
+    pub fn receive(&mut self, from: &AgentId, message: FromAgent, now: Timestamp, out: &mut Vec<Action>) {
+        match message {
+            FromAgent::Register(description) => {
+                if self.fleet.register(from, *description) {
+                    out.push(Action::Catalogue);
+                }
+                self.dispatch(now, out);
+            }
+            FromAgent::Unregister(process) => {
+                if self.fleet.unregister(from, &process) {
+                    out.push(Action::Catalogue);
+                }
+            }
+            FromAgent::Executions(held) => self.reconcile(from, &held, now, out),
+            FromAgent::Load(load) => {
+                if let Some(agent) = self.fleet.agent_mut(from) {
+                    agent.load = Some(load);
+                    agent.load_at = now;
+                }
+                self.dispatch(now, out);
+            }
+            FromAgent::Started { execution } => {
+                self.alive(from, &execution, now, out);
+            }
+            FromAgent::Progress { execution, percent, message } => {
+                if let Some(job) = self.alive(from, &execution, now, out)
+                    && let JobState::Running { percent: known, message: text, .. } = &mut job.state
+                {
+                    // Never falling: clients take a falling figure for a fault.
+                    *known = (*known).max(percent.clamp(0.0, 100.0).floor() as u8);
+                    *text = message;
+                    let id = job.id;
+                    out.push(Action::SaveSoon(id));
+                    out.push(Action::Notify(id));
+                }
+            }
+            FromAgent::Log { execution, level, text } => {
+                if let Some(job) = self.alive(from, &execution, now, out) {
+                    job.note(now, level, text);
+                    let id = job.id;
+                    out.push(Action::SaveSoon(id));
+                    out.push(Action::Notify(id));
+                }
+            }
+            FromAgent::Completed { execution, outputs } => self.completed(from, execution, outputs, now, out),
+            FromAgent::Error { execution, error } => self.failed(from, execution, error, now, out),
+            FromAgent::CannotExecute { execution, refusal } => {
+                self.refused(from, execution, refusal, now, out)
+            }
+        }
+    }
+
+    /// The job of an execution that runs at this agent; brings it to `Running` and ends its being lost.
+    fn alive(
+        &mut self,
+        from: &AgentId,
+        execution: &ExecutionId,
+        now: Timestamp,
+        out: &mut Vec<Action>,
+    ) -> Option<&mut Job> {
+        let id = self.job_of(from, execution)?;
+        let job = self.jobs.get_mut(&id)?;
+        match &mut job.state {
+            JobState::Dispatched { execution } => {
+                let execution = execution.clone();
+                if let Some(agent) = self.fleet.agent_mut(from) {
+                    agent.refusals = 0;
+                }
+                job.started = job.started.or(Some(now));
+                job.state =
+                    JobState::Running { execution, percent: 0, message: String::new(), lost_since: None };
+                out.push(Action::SaveSoon(id));
+                out.push(Action::Notify(id));
+            }
+            JobState::Running { lost_since: since @ Some(_), .. } => {
+                *since = None;
+                job.note(now, LogLevel::Info, format!("the agent `{from}` is back"));
+                out.push(Action::SaveSoon(id));
+                out.push(Action::Notify(id));
+            }
+            JobState::Running { .. } => {}
+            JobState::Created
+            | JobState::Accepted { .. }
+            | JobState::Dismissing { .. }
+            | JobState::Successful { .. }
+            | JobState::Failed { .. }
+            | JobState::Dismissed { .. } => return None,
+        }
+        Some(job)
+    }
+
+    /// The active job whose live execution this is, if it runs at this agent.
+    fn job_of(&self, from: &AgentId, execution: &ExecutionId) -> Option<JobId> {
+        let id = *self.executions.get(execution)?;
+        let live = self.jobs.get(&id)?.state.execution()?;
+        (live.id == *execution && live.agent == *from).then_some(id)
+    }
+
+    /// The agent's full list of executions: what is not on it, and was sent before it was asked, has been lost there.
+    fn reconcile(&mut self, from: &AgentId, held: &[ExecutionId], now: Timestamp, out: &mut Vec<Action>) {
+        let Some(agent) = self.fleet.agent_mut(from) else { return };
+        agent.ready = true;
+        let invited = agent.invited;
+        self.away.remove(from);
+        let ours: Vec<(JobId, job::Execution, bool)> = self
+            .jobs
+            .values()
+            .filter_map(|job| {
+                let execution = job.state.execution().filter(|e| e.agent == *from)?;
+                Some((job.id, execution.clone(), matches!(job.state, JobState::Dismissing { .. })))
+            })
+            .collect();
+        for (id, execution, dismissing) in ours {
+            if held.contains(&execution.id) {
+                if dismissing {
+                    out.push(Action::Send(from.clone(), ToAgent::Abort { execution: execution.id.clone() }));
+                } else if matches!(
+                    self.jobs.get(&id).map(|j| &j.state),
+                    Some(JobState::Running { lost_since: Some(_), .. })
+                ) {
+                    self.alive(from, &execution.id, now, out);
+                }
+            } else if execution.sent < invited && !self.collecting.contains(&execution.id) {
+                self.lost(id, Failure::Interrupted(format!("the agent `{from}` lost it")), now, out);
+            }
+        }
+        self.dispatch(now, out);
+    }
+
+    fn completed(
+        &mut self,
+        from: &AgentId,
+        execution: ExecutionId,
+        outputs: wps_remote_protocol::Outputs,
+        now: Timestamp,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(id) = self.job_of(from, &execution) else {
+            out.push(Action::Send(from.clone(), ToAgent::Finish { execution }));
+            return;
+        };
+        if matches!(self.jobs.get(&id).map(|job| &job.state), Some(JobState::Dismissing { .. })) {
+            self.finish(id, JobState::Dismissed { finished: now, receipt: None }, out);
+            out.push(Action::Discard(execution.clone()));
+            out.push(Action::Send(from.clone(), ToAgent::Finish { execution }));
+            self.dispatch(now, out);
+            return;
+        }
+        if let Some(job) = self.alive(from, &execution, now, out) {
+            job.started = job.started.or(Some(now));
+        }
+        if self.collecting.insert(execution.clone()) {
+            out.push(Action::Collect(id, execution, outputs));
+        }
+    }
+
+    /// The files of a completed execution are in the result store, or could not be taken over.
+    pub fn collected(
+        &mut self,
+        execution: &ExecutionId,
+        result: Result<wps_remote_protocol::Outputs, String>,
+        now: Timestamp,
+        out: &mut Vec<Action>,
+    ) {
+        self.collecting.remove(execution);
+        let Some(id) = self.executions.get(execution).copied() else { return };
+        let Some(agent) =
+            self.jobs.get(&id).and_then(|job| job.state.execution()).map(|execution| execution.agent.clone())
+        else {
+            return;
+        };
+        let dismissing = matches!(self.jobs.get(&id).map(|j| &j.state), Some(JobState::Dismissing { .. }));
+        if dismissing {
+            out.push(Action::DiscardResults(id));
+        }
+        let state = match result {
+            _ if dismissing => JobState::Dismissed { finished: now, receipt: None },
+            Ok(outputs) => JobState::Successful { outputs, finished: now },
+            Err(why) => JobState::Failed { failure: Failure::Results(why), finished: now },
+        };
+        self.finish(id, state, out);
+        out.push(Action::Discard(execution.clone()));
+        out.push(Action::Send(agent, ToAgent::Finish { execution: execution.clone() }));
+        self.dispatch(now, out);
+    }
+
+    fn failed(
+        &mut self,
+        from: &AgentId,
+        execution: ExecutionId,
+        error: wps_remote_protocol::ExecutionError,
+        now: Timestamp,
+        out: &mut Vec<Action>,
+    ) {
+        if let Some(id) = self.job_of(from, &execution).filter(|_| !self.collecting.contains(&execution)) {
+            let dismissing =
+                matches!(self.jobs.get(&id).map(|j| &j.state), Some(JobState::Dismissing { .. }));
+            if dismissing {
+                let state = JobState::Dismissed { finished: now, receipt: error.receipt };
+                self.finish(id, state, out);
+            } else if error.kind == wps_remote_protocol::ErrorKind::Lost {
+                self.lost(id, Failure::Execution(error), now, out);
+            } else {
+                self.finish(id, JobState::Failed { failure: Failure::Execution(error), finished: now }, out);
+            }
+            out.push(Action::Discard(execution.clone()));
+            self.dispatch(now, out);
+        }
+        out.push(Action::Send(from.clone(), ToAgent::Finish { execution }));
+    }
+
+    /// An attempt is lost for good: again if the descriptor allows it, else the job has failed.
+    fn lost(&mut self, id: JobId, failure: Failure, now: Timestamp, out: &mut Vec<Action>) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(execution) = job.state.execution().cloned() else { return };
+        // It has completed already: only its files are still on their way.
+        if self.collecting.contains(&execution.id) {
+            return;
+        }
+        let dismissing = matches!(job.state, JobState::Dismissing { .. });
+        // A request of which the agent knows nothing was never started: it can go out again without any risk.
+        let never_started =
+            matches!(job.state, JobState::Dispatched { .. }) && matches!(failure, Failure::Interrupted(_));
+        let again = never_started || (job.description.repeatable && job.attempts < self.limits.max_attempts);
+        if dismissing {
+            self.finish(id, JobState::Dismissed { finished: now, receipt: None }, out);
+        } else if again {
+            job.note(now, LogLevel::Warning, format!("{}; the job is queued again", failure.text()));
+            self.requeue(id, &execution, Waiting::Turn, now, out);
+        } else {
+            self.finish(id, JobState::Failed { failure, finished: now }, out);
+        }
+    }
+
+    fn requeue(
+        &mut self,
+        id: JobId,
+        execution: &job::Execution,
+        waiting: Waiting,
+        now: Timestamp,
+        out: &mut Vec<Action>,
+    ) {
+        self.executions.remove(&execution.id);
+        self.fleet.end(&execution.agent, &execution.id);
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.state = JobState::Accepted { waiting };
+        self.queue.push_front(job.process.clone(), id, job.created.min(now));
+        self.save(id, out);
+        out.push(Action::Notify(id));
+    }
+
+    fn finish(&mut self, id: JobId, state: JobState, out: &mut Vec<Action>) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if let Some(execution) = job.state.execution() {
+            self.executions.remove(&execution.id);
+            self.fleet.end(&execution.agent, &execution.id);
+        }
+        job.state = state;
+        self.save(id, out);
+        out.push(Action::Notify(id));
+        out.push(Action::Release(id));
+        self.jobs.remove(&id);
+    }
+
+    fn save(&mut self, id: JobId, out: &mut Vec<Action>) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.version += 1;
+            out.push(Action::Save(Box::new(job.clone())));
+        }
+    }
+
+    /// Time has passed. Returns the next moment at which something is due.
+    pub fn tick(&mut self, now: Timestamp, out: &mut Vec<Action>) -> Option<Timestamp> {
+        if let Some((since, present)) = self.offline.clone()
+            && now >= since.plus_ms(self.limits.offline_ms)
+        {
+            self.offline = None;
+            for agent in present {
+                self.agent_left(&agent, now, out);
+            }
+        }
+        let overdue: Vec<AgentId> = self
+            .away
+            .iter()
+            .filter(|(_, since)| now >= since.plus_ms(self.limits.agent_lost_ms))
+            .map(|(agent, _)| agent.clone())
+            .collect();
+        for agent in overdue {
+            self.away.remove(&agent);
+            for id in self.jobs_at(&agent) {
+                self.lost(id, Failure::AgentLost(agent.clone()), now, out);
+            }
+        }
+        let silent: Vec<JobId> = self
+            .jobs
+            .values()
+            .filter_map(|job| match &job.state {
+                JobState::Dismissing { since, execution }
+                    if now >= since.plus_ms(self.limits.dismiss_ms)
+                        && !self.away.contains_key(&execution.agent) =>
+                {
+                    Some(job.id)
+                }
+                _ => None,
+            })
+            .collect();
+        for id in silent {
+            if let Some(job) = self.jobs.get_mut(&id) {
+                job.note(
+                    now,
+                    LogLevel::Warning,
+                    "the agent did not confirm in time that the execution has ended",
+                );
+            }
+            self.finish(id, JobState::Dismissed { finished: now, receipt: None }, out);
+        }
+        if self.limits.max_queue_ms > 0 {
+            for id in self.queue.older_than(now, self.limits.max_queue_ms) {
+                self.finish(id, JobState::Failed { failure: Failure::NoAgent, finished: now }, out);
+            }
+        }
+        self.dispatch(now, out);
+        self.next_deadline(now)
+    }
+
+    fn jobs_at(&self, agent: &AgentId) -> Vec<JobId> {
+        let at = |job: &&Job| job.state.execution().is_some_and(|e| e.agent == *agent);
+        self.jobs.values().filter(at).map(|job| job.id).collect()
+    }
+
+    fn next_deadline(&self, now: Timestamp) -> Option<Timestamp> {
+        let away = self.away.values().map(|since| since.plus_ms(self.limits.agent_lost_ms));
+        let offline = self.offline.iter().map(|(since, _)| since.plus_ms(self.limits.offline_ms));
+        let refused = self.fleet.agents().map(|a| a.refused_until).filter(|at| *at > now);
+        let dismissing = self.jobs.values().filter_map(|job| match &job.state {
+            JobState::Dismissing { since, execution } if !self.away.contains_key(&execution.agent) => {
+                Some(since.plus_ms(self.limits.dismiss_ms))
+            }
+            _ => None,
+        });
+        let queued = (self.limits.max_queue_ms > 0)
+            .then(|| self.queue.oldest().map(|at| at.plus_ms(self.limits.max_queue_ms)))
+            .flatten();
+        away.chain(offline).chain(refused).chain(dismissing).chain(queued).min()
+    }
+
+    /// Whether the process is offered by anybody at this moment.
+    pub fn offers(&self, process: &ProcessId) -> bool {
+        self.fleet.offers(process)
+    }
+}
+
+#[cfg(test)]
+mod tests;
