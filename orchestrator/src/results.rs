@@ -1,1 +1,290 @@
-//! placeholder
+//! Files of jobs: large inputs on their way to an agent, results on their way from the shared folder into the result
+//! store, and where a result lies. Guards every path; knows no document format.
+//!
+//! ```text
+//! <shared>/in/<job>/…                        large inputs, staged for the agent
+//! <shared>/<execution>/<output>/<file>       written by the agent
+//! <store>/<job>/<output>/<file>              taken over by link or rename; what clients download
+//! ```
+
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use thiserror::Error;
+use wps_remote_protocol::{Content, ExecutionId, Inputs, Outputs, SharedFile, Value, native};
+
+use crate::engine::job::JobId;
+
+/// Values above this size leave the message and go through the shared folder (bytes).
+pub const MAX_INLINE: usize = 32 * 1024;
+/// All inline values of one request together (bytes): they must fit into one message.
+pub const MAX_INLINE_TOTAL: usize = 96 * 1024;
+
+/// Why a file could not be kept, taken over or found.
+#[derive(Debug, Error)]
+pub enum ResultsError {
+    /// An input is too large for a message and there is no shared folder.
+    #[error("input `{input}` has {bytes} bytes; without a shared folder (`[results] shared_dir`) {limit} bytes are the limit")]
+    TooLarge {
+        /// The input.
+        input: String,
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A path leads out of the folder it must stay in.
+    #[error("`{0}` is not a path inside of the shared folder")]
+    Outside(String),
+    /// A file is not what was announced.
+    #[error("output `{output}`: the file `{path}` {why}")]
+    Bad {
+        /// The output.
+        output: String,
+        /// The file, below the shared folder.
+        path: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// An operation on a file failed.
+    #[error("failed to {what} `{path}`: {source}")]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// The two folders. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Results {
+    shared: Option<PathBuf>,
+    store: PathBuf,
+}
+
+impl Results {
+    /// Creates the folders where they are missing.
+    pub fn open(shared: Option<PathBuf>, store: PathBuf) -> Result<Self, ResultsError> {
+        for folder in shared.iter().chain([&store]) {
+            std::fs::create_dir_all(folder).map_err(io_error("create", folder))?;
+        }
+        Ok(Self { shared, store })
+    }
+
+    /// The shared folder.
+    pub fn shared(&self) -> Option<&Path> {
+        self.shared.as_deref()
+    }
+
+    /// The result store.
+    pub fn store(&self) -> &Path {
+        &self.store
+    }
+
+    /// Moves values that are too large for a message into the shared folder.
+    pub async fn stage_inputs(&self, job: JobId, mut inputs: Inputs) -> Result<Inputs, ResultsError> {
+        let total: usize = inputs.iter().map(|input| input.value.inline_bytes()).sum();
+        if total <= MAX_INLINE_TOTAL && inputs.iter().all(|input| input.value.inline_bytes() <= MAX_INLINE) {
+            return Ok(inputs);
+        }
+        let this = self.clone();
+        blocking(move || {
+            let mut left = total;
+            // The largest first, until the rest fits into one message.
+            let mut order: Vec<usize> = (0..inputs.len()).collect();
+            order.sort_by_key(|n| std::cmp::Reverse(inputs[*n].value.inline_bytes()));
+            for n in order {
+                let bytes = inputs[n].value.inline_bytes();
+                if bytes <= MAX_INLINE && left <= MAX_INLINE_TOTAL {
+                    break;
+                }
+                this.stage(job, n, &mut inputs[n])?;
+                left -= bytes;
+            }
+            Ok(inputs)
+        })
+        .await
+    }
+
+    fn stage(
+        &self,
+        job: JobId,
+        n: usize,
+        input: &mut wps_remote_protocol::Input,
+    ) -> Result<(), ResultsError> {
+        let bytes = input.value.inline_bytes();
+        let too_large =
+            || ResultsError::TooLarge { input: input.id.chars().take(100).collect(), bytes, limit: MAX_INLINE };
+        let Some(shared) = &self.shared else { return Err(too_large()) };
+        let Value::Complex { content, .. } = &mut input.value else { return Err(too_large()) };
+        let data: &[u8] = match content {
+            Content::Text(text) => text.as_bytes(),
+            Content::Bytes(bytes) => bytes,
+            Content::Shared(_) => return Ok(()),
+        };
+        let path = format!("in/{job}/{n}");
+        let file = shared.join(&path);
+        if let Some(parent) = file.parent() {
+            std::fs::create_dir_all(parent).map_err(io_error("create", parent))?;
+        }
+        let written = std::fs::File::create_new(&file).and_then(|mut to| {
+            io::Write::write_all(&mut to, data)?;
+            to.sync_all()
+        });
+        written.map_err(io_error("write", &file))?;
+        *content = Content::Shared(SharedFile { path, bytes: data.len() as u64, sha256: None });
+        Ok(())
+    }
+
+    /// Takes the files of a completed execution over into the result store. Idempotent: what is there already stays.
+    pub async fn collect(
+        &self,
+        job: JobId,
+        execution: ExecutionId,
+        outputs: Outputs,
+    ) -> Result<Outputs, ResultsError> {
+        let files = outputs.iter().any(|o| matches!(&o.value, Value::Complex { content: Content::Shared(_), .. }));
+        if !files {
+            return Ok(outputs);
+        }
+        let this = self.clone();
+        blocking(move || this.take_over(job, &execution, outputs)).await
+    }
+
+    fn take_over(
+        &self,
+        job: JobId,
+        execution: &ExecutionId,
+        mut outputs: Outputs,
+    ) -> Result<Outputs, ResultsError> {
+        for output in &mut outputs {
+            let Value::Complex { content: Content::Shared(file), .. } = &mut output.value else { continue };
+            let bad = |why: &str| ResultsError::Bad {
+                output: output.id.clone(),
+                path: file.path.clone(),
+                why: why.to_owned(),
+            };
+            let Some(shared) = &self.shared else {
+                return Err(bad("is in a shared folder, but this orchestrator has none (`[results] shared_dir`)"));
+            };
+            // Only the folder of this very execution: an agent must not hand out another job's files.
+            if !native::is_relative(&file.path) || !file.path.starts_with(&format!("{execution}/")) {
+                return Err(bad("is not in the execution's folder"));
+            }
+            let name = Path::new(&file.path).file_name().and_then(|name| name.to_str()).unwrap_or("result");
+            let relative = format!("{job}/{}/{name}", folder_name(&output.id));
+            let target = self.store.join(&relative);
+            let source = shared.join(&file.path);
+            if !target.exists() {
+                let real = source.canonicalize().map_err(|error| {
+                    bad(&format!("cannot be read here: {error} (do both sides see the same shared folder?)"))
+                })?;
+                let root = shared.canonicalize().map_err(io_error("resolve", shared))?;
+                if !real.starts_with(root.join(execution.as_str())) {
+                    return Err(bad("leads out of the execution's folder"));
+                }
+                let metadata = std::fs::symlink_metadata(&real).map_err(io_error("look at", &real))?;
+                if !metadata.is_file() {
+                    return Err(bad("is not a regular file"));
+                }
+                if metadata.len() != file.bytes {
+                    return Err(bad(&format!("has {} bytes, but {} were announced", metadata.len(), file.bytes)));
+                }
+                move_file(&real, &target)?;
+            }
+            file.path = relative;
+        }
+        Ok(outputs)
+    }
+
+    /// Forgets what an execution left in the shared folder.
+    pub async fn discard_execution(&self, execution: &ExecutionId) {
+        if let Some(shared) = &self.shared {
+            remove_folder(shared.join(execution.as_str())).await;
+        }
+    }
+
+    /// Forgets the staged inputs of a job.
+    pub async fn discard_inputs(&self, job: JobId) {
+        if let Some(shared) = &self.shared {
+            remove_folder(shared.join("in").join(job.to_string())).await;
+        }
+    }
+
+    /// Forgets everything of a job.
+    pub async fn discard(&self, job: JobId) {
+        self.discard_inputs(job).await;
+        remove_folder(self.store.join(job.to_string())).await;
+    }
+
+    /// Where a result file of a finished job lies.
+    pub fn path(&self, file: &SharedFile) -> Result<PathBuf, ResultsError> {
+        let relative = Path::new(&file.path);
+        let plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
+        if !plain || !native::is_relative(&file.path) {
+            return Err(ResultsError::Outside(file.path.chars().take(200).collect()));
+        }
+        Ok(self.store.join(relative))
+    }
+}
+
+/// The folder of an output: its id where that is a harmless name, else an encoded one.
+pub fn folder_name(id: &str) -> String {
+    let keep = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    id.bytes()
+        .map(|b| if keep(b) { (b as char).to_string() } else { format!("%{b:02X}") })
+        .collect::<String>()
+        .chars()
+        .take(200)
+        .collect()
+}
+
+/// Link, else rename, else copy: the target is complete or absent, never half.
+fn move_file(source: &Path, target: &Path) -> Result<(), ResultsError> {
+    let parent = target.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).map_err(io_error("create", parent))?;
+    if std::fs::hard_link(source, target).is_ok() {
+        return sync_folder(parent);
+    }
+    let partial = parent.join(".partial");
+    let copied = std::fs::File::open(source).and_then(|mut from| {
+        let mut to = std::fs::File::create(&partial)?;
+        io::copy(&mut from, &mut to)?;
+        to.sync_all()
+    });
+    copied.map_err(io_error("copy", source))?;
+    std::fs::rename(&partial, target).map_err(io_error("rename", &partial))?;
+    sync_folder(parent)
+}
+
+fn sync_folder(folder: &Path) -> Result<(), ResultsError> {
+    std::fs::File::open(folder).and_then(|f| f.sync_all()).map_err(io_error("sync", folder))
+}
+
+async fn remove_folder(folder: PathBuf) {
+    if let Err(error) = tokio::fs::remove_dir_all(&folder).await
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(folder = %folder.display(), %error, "a folder that is no longer needed could not be removed");
+    }
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ResultsError {
+    let path = path.to_owned();
+    move |source| ResultsError::Io { what, path, source }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ResultsError> + Send + 'static,
+) -> Result<T, ResultsError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! Files on their way: what is taken over is complete, what leads elsewhere is refused.
+
+use wps_remote_protocol::{Input, Output};
+
+use super::*;
+
+fn output(id: &str, path: &str, bytes: u64) -> Output {
+    let content = Content::Shared(SharedFile { path: path.into(), bytes, sha256: None });
+    Output { id: id.into(), value: Value::Complex { content, media_type: "text/xml".into(), schema: None } }
+}
+
+fn stage() -> (tempfile::TempDir, Results, JobId, ExecutionId) {
+    let folder = tempfile::tempdir().unwrap();
+    let results = Results::open(Some(folder.path().join("shared")), folder.path().join("store")).unwrap();
+    let job = JobId::new(uuid::Uuid::from_u128(7));
+    (folder, results, job, job.execution(1))
+}
+
+fn write(results: &Results, path: &str, content: &str) {
+    let file = results.shared().unwrap().join(path);
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(file, content).unwrap();
+}
+
+#[tokio::test]
+async fn a_result_is_taken_over_and_found() {
+    let (_folder, results, job, execution) = stage();
+    let path = format!("{execution}/result 1/a b.gml");
+    write(&results, &path, "<gml/>");
+    for _ in 0..2 {
+        let outputs = results.collect(job, execution.clone(), vec![output("result 1", &path, 6)]).await.unwrap();
+        let Value::Complex { content: Content::Shared(file), .. } = &outputs[0].value else { panic!() };
+        assert_eq!(file.path, format!("{job}/result%201/a b.gml"));
+        assert_eq!(std::fs::read_to_string(results.path(file).unwrap()).unwrap(), "<gml/>");
+    }
+    results.discard_execution(&execution).await;
+    assert!(!results.shared().unwrap().join(execution.as_str()).exists());
+    results.discard(job).await;
+    assert!(!results.store().join(job.to_string()).exists());
+}
+
+#[tokio::test]
+async fn files_that_are_not_the_executions_own_are_refused() {
+    let (folder, results, job, execution) = stage();
+    write(&results, "other/result/x", "secret");
+    std::fs::write(folder.path().join("outside"), "secret").unwrap();
+    write(&results, &format!("{execution}/result/real"), "123");
+    let link = results.shared().unwrap().join(format!("{execution}/result/link"));
+    std::os::unix::fs::symlink(folder.path().join("outside"), link).unwrap();
+    for (path, bytes, why) in [
+        ("other/result/x".to_string(), 6, "not in the execution's folder"),
+        (format!("{execution}/../other/result/x"), 6, "not in the execution's folder"),
+        ("/etc/passwd".to_string(), 6, "not in the execution's folder"),
+        (format!("{execution}/result/link"), 6, "leads out"),
+        (format!("{execution}/result"), 6, "regular file"),
+        (format!("{execution}/result/real"), 4, "3 bytes, but 4"),
+        (format!("{execution}/result/none"), 4, "cannot be read here"),
+    ] {
+        let error = results.collect(job, execution.clone(), vec![output("result", &path, bytes)]).await.unwrap_err();
+        assert!(error.to_string().contains(why), "{path}: {error}");
+    }
+    let file = SharedFile { path: "../x".into(), bytes: 0, sha256: None };
+    assert!(results.path(&file).is_err());
+}
+
+#[tokio::test]
+async fn large_inputs_leave_the_message() {
+    let (_folder, results, job, _) = stage();
+    let complex = |n: usize| Input {
+        id: format!("i{n}"),
+        value: Value::Complex { content: Content::Text("x".repeat(n)), media_type: "text/plain".into(), schema: None },
+    };
+    let inputs = vec![complex(10), complex(40_000), complex(20_000)];
+    let staged = results.stage_inputs(job, inputs.clone()).await.unwrap();
+    assert_eq!((&staged[0], &staged[2]), (&inputs[0], &inputs[2]));
+    let Value::Complex { content: Content::Shared(file), .. } = &staged[1].value else { panic!() };
+    assert_eq!(std::fs::read_to_string(results.shared().unwrap().join(&file.path)).unwrap().len(), 40_000);
+    results.discard_inputs(job).await;
+    assert!(!results.shared().unwrap().join("in").join(job.to_string()).exists());
+
+    let many: Inputs = (0..10).map(|n| complex(20_000 + n)).collect();
+    let staged = results.stage_inputs(job, many).await.unwrap();
+    assert!(staged.iter().map(|i| i.value.inline_bytes()).sum::<usize>() <= MAX_INLINE_TOTAL);
+
+    let folder = tempfile::tempdir().unwrap();
+    let alone = Results::open(None, folder.path().join("store")).unwrap();
+    let error = alone.stage_inputs(job, vec![complex(40_000)]).await.unwrap_err();
+    assert!(error.to_string().contains("shared_dir"), "{error}");
+}
