@@ -320,17 +320,18 @@ pub fn refusal_condition(reason: RefusalReason) -> &'static str {
         RefusalReason::Capacity | RefusalReason::Load | RefusalReason::Blacklist => "resource-constraint",
         RefusalReason::Draining => "service-unavailable",
         RefusalReason::NoSuchProcess => "item-not-found",
-        RefusalReason::Undeliverable => "not-acceptable",
+        RefusalReason::Undeliverable => "bad-request",
     }
 }
 
-/// The inverse of [`refusal_condition`], as far as it can be told.
+/// The inverse of [`refusal_condition`], as far as it can be told. A condition that is none of ours comes from a server or
+/// room on the way: it passes with time.
 pub fn refusal_reason(condition: &str) -> RefusalReason {
     match condition {
-        "resource-constraint" => RefusalReason::Capacity,
         "service-unavailable" => RefusalReason::Draining,
         "item-not-found" => RefusalReason::NoSuchProcess,
-        _ => RefusalReason::Undeliverable,
+        "bad-request" => RefusalReason::Undeliverable,
+        _ => RefusalReason::Capacity,
     }
 }
 
