@@ -1,0 +1,151 @@
+//! An agent of a site: its folder of descriptors, its configuration, the running program.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::rc::Rc;
+
+use crate::Site;
+use crate::program::{Program, binary};
+use crate::root;
+
+/// An agent that is not started yet.
+pub struct AgentBuilder<'a> {
+    site: &'a Site,
+    name: String,
+    services: PathBuf,
+    extra: String,
+}
+
+impl<'a> AgentBuilder<'a> {
+    pub(crate) fn new(site: &'a Site, name: &str) -> Self {
+        let services = site.make_folder(&format!("{name}/services"));
+        Self { site, name: name.to_owned(), services, extra: String::new() }
+    }
+
+    /// One of the ready services, copied, with the elevation model beside it.
+    #[must_use]
+    pub fn service(self, folder: &str) -> Self {
+        copy(&root().join("services").join(folder), &self.services.join(folder));
+        copy(&root().join("services/data"), &self.services.join("data"));
+        self
+    }
+
+    /// A file in the folder of descriptors; `text` of a script must begin with `#!`.
+    #[must_use]
+    pub fn file(self, name: &str, text: &str) -> Self {
+        write_file(&self.services, name, text);
+        self
+    }
+
+    /// More lines of `remote.config`, such as `kill_grace_seconds = 1`.
+    #[must_use]
+    pub fn config(mut self, lines: &str) -> Self {
+        self.extra += lines;
+        self.extra += "\n";
+        self
+    }
+
+    /// Writes the configuration and starts the program. It announces itself when it can: wait for its processes.
+    pub fn start(self) -> Agent<'a> {
+        let folder = self.site.make_folder(&self.name);
+        let file = folder.join("remote.config");
+        let mut config = String::from("[DEFAULT]\n");
+        let _ = writeln!(config, "services_dir = {}", self.services.display());
+        config += &self.extra;
+        fs::write(&file, config).expect("the temporary folder can be written to");
+        Agent::launch(self.site, &self.name, file, self.services)
+    }
+}
+
+/// A running agent.
+pub struct Agent<'a> {
+    site: &'a Site,
+    name: String,
+    file: PathBuf,
+    services: PathBuf,
+    program: Rc<Program>,
+}
+
+impl<'a> Agent<'a> {
+    fn launch(site: &'a Site, name: &str, file: PathBuf, services: PathBuf) -> Self {
+        let mut command = Command::new(binary("wps-remote-agent"));
+        command.args(["run", "--config"]).arg(&file);
+        let log = site.folder().join(format!("{name}.log"));
+        let program = Rc::new(Program::start(name, command, &log).expect("the agent can be started"));
+        site.watch(&program);
+        Self { site, name: name.to_owned(), file, services, program }
+    }
+
+    /// The folder that it watches.
+    pub fn services(&self) -> &Path {
+        &self.services
+    }
+
+    /// Writes a file into the watched folder; a script (`#!`) becomes executable.
+    pub fn write(&self, name: &str, text: &str) {
+        write_file(&self.services, name, text);
+    }
+
+    /// Removes a file from the watched folder.
+    pub fn remove(&self, name: &str) {
+        fs::remove_file(self.services.join(name)).expect("the file was there");
+    }
+
+    /// Its configuration file.
+    pub fn config_file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The program, for its memory and log.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Kills it (SIGKILL) for good.
+    pub fn kill(self) {
+        self.program.kill();
+        self.site.forget(&self.program);
+    }
+
+    /// Stops it in order, for good.
+    pub fn stop(self) {
+        let status = self.program.stop();
+        assert!(status.success(), "{} ended with {status}:\n{}", self.name, self.program.tail());
+        self.site.forget(&self.program);
+    }
+
+    /// Kills it (SIGKILL) and starts it again with the same configuration.
+    pub fn kill_and_restart(self) -> Self {
+        self.program.kill();
+        self.site.forget(&self.program);
+        Self::launch(self.site, &self.name, self.file, self.services)
+    }
+}
+
+/// Writes a file whole or not at all, as an editor does.
+fn write_file(folder: &Path, name: &str, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    let path = folder.join(name);
+    let parent = path.parent().expect("a file lies in a folder");
+    fs::create_dir_all(parent).expect("the temporary folder can be written to");
+    let draft = parent.join(format!(".{}.draft", path.file_name().unwrap_or_default().to_string_lossy()));
+    fs::write(&draft, text).expect("the temporary folder can be written to");
+    let mode = if text.starts_with("#!") { 0o755 } else { 0o644 };
+    fs::set_permissions(&draft, fs::Permissions::from_mode(mode)).expect("own files can be changed");
+    fs::rename(&draft, &path).expect("the temporary folder can be written to");
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("the temporary folder can be written to");
+    for entry in fs::read_dir(from).unwrap_or_else(|error| panic!("{}: {error}", from.display())) {
+        let path = entry.expect("the folder can be read").path();
+        let target = to.join(path.file_name().unwrap_or_default());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).expect("the temporary folder can be written to");
+        }
+    }
+}

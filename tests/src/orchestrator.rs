@@ -1,0 +1,145 @@
+//! The orchestrator of a site: its configuration, the running program, and what tests ask of it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::Site;
+use crate::client::Wps;
+use crate::http::Http;
+use crate::program::{Program, binary};
+use crate::{free_port, wait_until};
+
+/// Longest start of a program on a busy machine.
+pub const START: Duration = Duration::from_secs(20);
+
+/// An orchestrator that is not started yet.
+pub struct OrchestratorBuilder<'a> {
+    site: &'a Site,
+    name: String,
+    extra: String,
+}
+
+impl<'a> OrchestratorBuilder<'a> {
+    pub(crate) fn new(site: &'a Site) -> Self {
+        Self { site, name: "orchestrator".to_owned(), extra: String::new() }
+    }
+
+    /// More lines of configuration, such as `[limits]\nmax_body_mb = 1`.
+    #[must_use]
+    pub fn config(mut self, lines: &str) -> Self {
+        self.extra += lines;
+        self.extra += "\n";
+        self
+    }
+
+    /// Writes the configuration, starts the program, and waits until it answers.
+    pub fn start(self) -> Orchestrator<'a> {
+        let folder = self.site.make_folder(&self.name);
+        let file = folder.join("orchestrator.ini");
+        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let mut ini = String::new();
+        let _ = write!(ini, "[http]\nlisten = {http}\n");
+        ini += &self.extra;
+        fs::write(&file, ini).expect("the temporary folder can be written to");
+        Orchestrator::launch(self.site, &self.name, file, http)
+    }
+}
+
+/// A running orchestrator.
+pub struct Orchestrator<'a> {
+    site: &'a Site,
+    name: String,
+    file: PathBuf,
+    http: SocketAddr,
+    program: Rc<Program>,
+}
+
+impl<'a> Orchestrator<'a> {
+    fn launch(site: &'a Site, name: &str, file: PathBuf, http: SocketAddr) -> Self {
+        let mut command = Command::new(binary("wps-orchestrator"));
+        command.args(["serve", "--config"]).arg(&file);
+        let log = site.folder().join(format!("{name}.log"));
+        let program = Rc::new(Program::start(name, command, &log).expect("the orchestrator can be started"));
+        site.watch(&program);
+        let this = Self { site, name: name.to_owned(), file, http, program };
+        let ready = wait_until(START, || {
+            assert!(this.program.ended().is_none(), "the orchestrator ended:\n{}", this.program.tail());
+            Http::new(http).get("/health").ok().filter(|answer| answer.status == 200)
+        });
+        assert!(ready.is_some(), "the orchestrator does not answer on {http}:\n{}", this.program.tail());
+        this
+    }
+
+    /// Where it answers.
+    pub fn address(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Address of its WPS.
+    pub fn url(&self) -> String {
+        format!("http://{}/wps", self.http)
+    }
+
+    /// Its configuration file.
+    pub fn config_file(&self) -> &Path {
+        &self.file
+    }
+
+    /// A new client.
+    pub fn wps(&self) -> Wps {
+        Wps::new(self.http)
+    }
+
+    /// The program, for its memory and log.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Waits until all these processes are on offer.
+    pub fn wait_for(&self, processes: &[&str]) {
+        self.wait_until_offer(Duration::from_secs(20), &format!("{processes:?} on offer"), |offered| {
+            processes.iter().all(|process| offered.iter().any(|other| other == process))
+        });
+    }
+
+    /// Waits until none of these processes is on offer.
+    pub fn wait_without(&self, processes: &[&str]) {
+        self.wait_until_offer(Duration::from_secs(20), &format!("{processes:?} gone"), |offered| {
+            !processes.iter().any(|process| offered.iter().any(|other| other == process))
+        });
+    }
+
+    /// Waits until the capabilities satisfy the test.
+    pub fn wait_until_offer(&self, limit: Duration, what: &str, test: impl Fn(&[String]) -> bool) {
+        let mut wps = self.wps();
+        let mut last = Vec::new();
+        let reached = wait_until(limit, || {
+            last = wps.processes().unwrap_or_default();
+            test(&last).then_some(())
+        });
+        assert!(reached.is_some(), "not within {limit:?}: {what}; offered: {last:?}");
+    }
+
+    /// Kills it (SIGKILL) and starts it again with the same configuration.
+    pub fn kill_and_restart(self) -> Self {
+        self.program.kill();
+        self.relaunch()
+    }
+
+    /// Stops it in order and starts it again with the same configuration.
+    pub fn restart(self) -> Self {
+        let status = self.program.stop();
+        assert!(status.success(), "ended with {status}:\n{}", self.program.tail());
+        self.relaunch()
+    }
+
+    fn relaunch(self) -> Self {
+        self.site.forget(&self.program);
+        Self::launch(self.site, &self.name, self.file, self.http)
+    }
+}
