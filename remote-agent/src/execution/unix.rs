@@ -58,6 +58,27 @@ pub fn descendants(root: i32) -> io::Result<Vec<Seen>> {
     Ok(found)
 }
 
+/// Every process, except this one, whose environment at its start held `name=value`. For what is left of a job whose
+/// supervisor was killed: nobody can be asked for its descendants any more.
+pub fn with_environment(name: &str, value: &str) -> Vec<Seen> {
+    let wanted = format!("{name}={value}");
+    let me = std::process::id().to_string();
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let mut found = Vec::new();
+    for entry in entries.flatten() {
+        let Some(pid) =
+            entry.file_name().to_str().filter(|name| *name != me).and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        let Ok(environment) = fs::read(entry.path().join("environ")) else { continue };
+        if environment.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes()) {
+            found.extend(look(pid).filter(|seen| !seen.is_zombie()));
+        }
+    }
+    found
+}
+
 /// Sends a signal to exactly this process; `false` if it is gone, or if the system forbids it.
 pub fn signal(seen: &Seen, signal: Signal) -> bool {
     let Some(pid) = Pid::from_raw(seen.pid) else { return false };

@@ -143,6 +143,11 @@ pub fn living(folder: &Path) -> Option<i32> {
     }
 }
 
+/// Whether a supervisor has ever taken this job.
+pub fn has_begun(folder: &Path) -> bool {
+    folder.join(LOCK_FILE).exists()
+}
+
 struct Run {
     outcome: Outcome,
     receipt: Option<wps_remote_protocol::KillReceipt>,

@@ -1,0 +1,166 @@
+//! Turns the end of a program into the ending of an execution: what the supervisor wrote down, what was asked of it, what the
+//! program produced and said last.
+
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use wps_remote_protocol::{ErrorKind, ExecutionError, KillReceipt, LogLevel};
+
+use super::{WORKDIR_VARIABLE, unix};
+use crate::outputs;
+use crate::supervise::record::{Exit, Outcome, TROUBLE_FILE};
+use crate::workdir::{Ending, Folder, Record};
+
+/// How long processes without a supervisor are hunted.
+const HUNT: Duration = Duration::from_secs(5);
+
+/// Whether and why the agent asked for the end of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// It did not.
+    Nothing,
+    /// The orchestrator wanted it.
+    ByOrchestrator,
+    /// The program's output said that it cannot go on, in these words.
+    ByRule(String),
+}
+
+/// Makes the ending and puts it down. Also gives the receipt, if anything had to be ended.
+pub(super) fn make(
+    folder: &Folder,
+    record: &Record,
+    shared: Option<&Path>,
+    asked: Asked,
+    last_lines: &str,
+) -> (Ending, Option<KillReceipt>) {
+    let (ending, receipt) = match folder.exit() {
+        Ok(exit) => {
+            let receipt = exit.receipt.clone();
+            (judge(exit, record, shared, asked, last_lines), receipt)
+        }
+        Err(error) => {
+            let receipt = hunt(record);
+            let ended = receipt.is_some();
+            let mut text = match (&asked, error.is_absent()) {
+                (Asked::ByOrchestrator, true) => "aborted on request".to_owned(),
+                (_, true) => {
+                    "the job's supervisor ended without a word (killed, or the host went down)".to_owned()
+                }
+                (_, false) => error.to_string(),
+            };
+            if let Ok(trouble) = std::fs::read_to_string(folder.path().join(TROUBLE_FILE)) {
+                text = format!("{text}: {}", trouble.trim());
+            }
+            if ended {
+                text.push_str("; what was left of the program was ended");
+            }
+            let kind = if asked == Asked::ByOrchestrator { ErrorKind::Aborted } else { ErrorKind::Lost };
+            (failed(kind, &text, last_lines, receipt.clone()), receipt)
+        }
+    };
+    if let Err(error) = folder.write_ending(&ending) {
+        // It is told all the same; only a restart before that would have to make it again.
+        tracing::warn!(execution.id = %record.execution, %error, "the ending could not be put down");
+    }
+    (ending, receipt)
+}
+
+fn judge(exit: Exit, record: &Record, shared: Option<&Path>, asked: Asked, last_lines: &str) -> Ending {
+    let receipt = exit.receipt;
+    if let Asked::ByRule(reason) = asked {
+        return failed(ErrorKind::Reported, &reason, last_lines, receipt);
+    }
+    let (kind, text) = match exit.outcome {
+        Outcome::Exited(0) => {
+            return match outputs::collect(&record.outputs, &record.execution, shared) {
+                Ok(outputs) => Ending::Completed(outputs),
+                Err(faults) => {
+                    let error = outputs::as_error(&faults);
+                    failed(error.kind, &error.text, last_lines, receipt)
+                }
+            };
+        }
+        Outcome::Exited(code) => (ErrorKind::Exited(code), format!("process exit code is {code}: failure")),
+        Outcome::Signalled(signal) => (
+            ErrorKind::Signalled(signal),
+            // A signal is a negative exit code in the words of the legacy agent.
+            format!("process exit code is -{signal}: failure ({})", unix::signal_name(signal)),
+        ),
+        Outcome::TimedOut => (
+            ErrorKind::TimedOut,
+            format!("maximum running time of {} s exceeded", record.launch.max_running_time_s),
+        ),
+        Outcome::Aborted if asked == Asked::ByOrchestrator => {
+            (ErrorKind::Aborted, "aborted on request".to_owned())
+        }
+        Outcome::Aborted => (
+            ErrorKind::Signalled(15),
+            "the job was ended from outside of the agent (SIGTERM to its supervisor; does the host shut down?)"
+                .to_owned(),
+        ),
+        Outcome::NotStarted(why) => (ErrorKind::NotStarted, why),
+    };
+    let text = match exit.log_error {
+        Some(error) => format!("{text} (its output could not be kept: {error})"),
+        None => text,
+    };
+    failed(kind, &text, last_lines, receipt)
+}
+
+fn failed(kind: ErrorKind, first: &str, last_lines: &str, receipt: Option<KillReceipt>) -> Ending {
+    let text = if last_lines.is_empty() { first.to_owned() } else { format!("{first}\n{last_lines}") };
+    let text = wps_remote_protocol::native::cut(&text, wps_remote_protocol::native::MAX_TEXT);
+    Ending::Failed(ExecutionError { kind, text, receipt })
+}
+
+/// The ending of an execution whose following itself failed.
+pub(super) fn lost(why: &str) -> Ending {
+    failed(ErrorKind::Lost, &format!("the agent failed to follow the job: {why}"), "", None)
+}
+
+/// Ends the processes of a job that has no supervisor any more; they are known by their environment.
+fn hunt(record: &Record) -> Option<KillReceipt> {
+    let begun = Instant::now();
+    let mut receipt = KillReceipt::default();
+    let mut known = std::collections::HashSet::new();
+    loop {
+        let left = unix::with_environment(WORKDIR_VARIABLE, &record.work_dir.to_string_lossy());
+        if left.is_empty() || begun.elapsed() >= HUNT {
+            receipt.survivors = left
+                .iter()
+                .take(100)
+                .map(|seen| format!("{} {} {}", seen.pid, seen.name, seen.state))
+                .collect();
+            break;
+        }
+        for seen in &left {
+            unix::signal(seen, Signal::STOP);
+        }
+        for seen in left {
+            unix::signal(&seen, Signal::KILL);
+            known.insert((seen.pid, seen.started));
+        }
+        sleep(Duration::from_millis(10));
+    }
+    receipt.forced = u32::try_from(known.len()).unwrap_or(u32::MAX);
+    receipt.took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    (receipt.forced > 0 || !receipt.survivors.is_empty()).then_some(receipt)
+}
+
+/// Survivors are worth a warning.
+pub(super) fn receipt_level(receipt: &KillReceipt) -> LogLevel {
+    if receipt.survivors.is_empty() { LogLevel::Info } else { LogLevel::Warning }
+}
+
+/// A receipt in one line.
+pub(super) fn describe(receipt: &KillReceipt) -> String {
+    let KillReceipt { took_ms, asked, forced, survivors } = receipt;
+    let mut text = format!("processes ended: {asked} asked, {forced} forced, {took_ms} ms");
+    if !survivors.is_empty() {
+        text.push_str("; still there: ");
+        text.push_str(&survivors.join(", "));
+    }
+    text
+}
