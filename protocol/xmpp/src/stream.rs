@@ -25,6 +25,9 @@ const TOO_DEEP: &str = "the stanza is nested too deeply";
 /// Read buffer of a connection. Small, because there is one per session; large stanzas pass through in pieces.
 const READ_BUFFER: usize = 4096;
 
+/// Pieces of an oversized stanza that are read on without being looked at.
+const MAX_THROWN_AWAY: usize = 1000;
+
 /// A byte stream of any kind: TCP, TLS, or a pipe in memory.
 pub(crate) trait Bytes: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Bytes for T {}
@@ -175,7 +178,10 @@ impl Gauge {
         Some(Ticket { gauge: self.clone(), bytes })
     }
 
-    #[cfg(test)]
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
     pub(crate) fn used(&self) -> usize {
         self.used.load(Relaxed)
     }
@@ -198,12 +204,13 @@ impl Drop for Ticket {
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) element: Element,
-    pub(crate) ticket: Option<Ticket>,
+    /// Held until the stanza is written, or dropped.
+    pub(crate) _ticket: Option<Ticket>,
 }
 
 impl From<Element> for Outgoing {
     fn from(element: Element) -> Self {
-        Self { element, ticket: None }
+        Self { element, _ticket: None }
     }
 }
 
@@ -227,11 +234,6 @@ impl Link {
     /// Queues a stanza; [`Link::poll_write`] sends it.
     pub(crate) fn push(&mut self, outgoing: impl Into<Outgoing>) {
         self.queue.push_back(outgoing.into());
-    }
-
-    /// How many stanzas wait.
-    pub(crate) fn waiting(&self) -> usize {
-        self.queue.len()
     }
 
     /// Writes as much as the connection takes; ready when the queue is empty and flushed.
@@ -292,7 +294,7 @@ impl Link {
     }
 
     /// Sends what is queued and the end of the stream, and gives up after `patience`.
-    pub(crate) async fn close(mut self, patience: Duration) {
+    pub(crate) async fn close(&mut self, patience: Duration) {
         let closing = async {
             poll_fn(|cx| self.poll_write(cx)).await?;
             SinkExt::<&Element>::close(&mut self.xml).await
@@ -304,10 +306,36 @@ impl Link {
     }
 
     /// Drops what is queued, tells the peer why the stream ends (RFC 6120 §4.9), and closes it.
-    pub(crate) async fn close_with_error(mut self, condition: &str, text: &str, patience: Duration) {
+    pub(crate) async fn close_with_error(&mut self, condition: &str, text: &str, patience: Duration) {
         self.queue.clear();
         self.push(stream_error(condition, text));
         self.close(patience).await;
+    }
+}
+
+impl Link {
+    /// Like [`Link::close_with_error`] after a stanza that was not read to its end: what follows is taken and thrown
+    /// away for a moment, because a connection closed on unread data is reset, and the reason lost with it.
+    pub(crate) async fn close_after_excess(&mut self, condition: &str, text: &str, patience: Duration) {
+        self.queue.clear();
+        self.push(stream_error(condition, text));
+        let farewell = async {
+            poll_fn(|cx| self.poll_write(cx)).await?;
+            self.xml.shutdown().await?;
+            for _ in 0..MAX_THROWN_AWAY {
+                self.budget.renew();
+                match self.xml.next().await {
+                    Some(Err(ReadError::HardError(error))) if error.kind() == io::ErrorKind::InvalidData => {}
+                    Some(Ok(_) | Err(ReadError::ParseError(_) | ReadError::SoftTimeout)) => {}
+                    None | Some(Err(ReadError::HardError(_) | ReadError::StreamFooterReceived)) => break,
+                }
+                tokio::task::yield_now().await;
+            }
+            io::Result::Ok(())
+        };
+        if !matches!(tokio::time::timeout(patience, farewell).await, Ok(Ok(()))) {
+            tracing::debug!("stream was not closed cleanly");
+        }
     }
 }
 
@@ -332,7 +360,7 @@ pub(crate) fn read_stream_error(element: &Element) -> Option<(String, String)> {
 pub(crate) fn admit(element: Element, gauge: &Arc<Gauge>) -> Result<Outgoing, Refused> {
     let bytes = measure(&element)?;
     let ticket = gauge.take(bytes).ok_or(Refused::Full)?;
-    Ok(Outgoing { element, ticket: Some(ticket) })
+    Ok(Outgoing { element, _ticket: Some(ticket) })
 }
 
 /// Why a stanza was not queued.
