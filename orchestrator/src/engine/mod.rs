@@ -149,6 +149,18 @@ impl Engine {
         self.jobs.get(&id)
     }
 
+    /// The active job whose live execution this is.
+    pub fn job_of_execution(&self, execution: &ExecutionId) -> Option<&Job> {
+        self.jobs.get(self.executions.get(execution)?)
+    }
+
+    /// An active job with a new version, to be stored because of what was said by [`Action::SaveSoon`].
+    pub fn bump(&mut self, id: JobId) -> Option<Job> {
+        let job = self.jobs.get_mut(&id)?;
+        job.version += 1;
+        Some(job.clone())
+    }
+
     /// All active jobs.
     pub fn jobs(&self) -> impl Iterator<Item = &Job> {
         self.jobs.values()

@@ -32,7 +32,9 @@ pub enum StoreError {
         source: sqlx::Error,
     },
     /// The schema could not be brought up to date.
-    #[error("the schema of the job store `{path}` could not be brought up to date (was it written by a newer version?)")]
+    #[error(
+        "the schema of the job store `{path}` could not be brought up to date (was it written by a newer version?)"
+    )]
     Migrate {
         /// The database.
         path: String,
@@ -47,6 +49,9 @@ pub enum StoreError {
         /// The driver's reason.
         source: sqlx::Error,
     },
+    /// It has failed several times in a row.
+    #[error("the job store cannot be written at present")]
+    Unavailable,
     /// A row contradicts the model.
     #[error("job {id} is stored in a form that cannot be read")]
     Row {

@@ -1,0 +1,117 @@
+//! Agents on the XMPP bus: who is present in the management room, what they say in the native dialect, what is said to
+//! them. Turns stanzas into engine events and back; decides nothing about jobs.
+//!
+//! An agent's `completed` and `error` are IQ requests; their *result* is our `finish`, given only when the engine says so,
+//! that is, after the ending is stored.
+
+mod task;
+
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::mpsc;
+use wps_remote_protocol::native::{self, Announcement, NativeError, Peer};
+use wps_remote_protocol::{AgentId, FromAgent, ToAgent};
+use wps_remote_xmpp::session::SessionConfig;
+use wps_remote_xmpp::{BareJid, muc};
+
+/// Events that may wait for the driver.
+const INBOUND: usize = 1024;
+
+/// How to be on the bus.
+#[derive(Debug, Clone)]
+pub struct BusConfig {
+    /// Our session.
+    pub session: SessionConfig,
+    /// Where agents and orchestrators meet.
+    pub room: BareJid,
+    /// Its password.
+    pub room_password: Option<String>,
+    /// Our name in it.
+    pub nick: String,
+    /// Changes with each start of the program.
+    pub instance: String,
+    /// Pause between two questions for an agent's load, which are also its signs of life.
+    pub heartbeat: Duration,
+    /// How long an agent may take to answer anything.
+    pub answer_timeout: Duration,
+}
+
+/// What the bus tells the driver.
+#[derive(Debug)]
+pub enum Inbound {
+    /// We are in the management room.
+    Online,
+    /// The connection is down; every agent is out of reach.
+    Offline {
+        /// Why.
+        reason: String,
+    },
+    /// An agent is present.
+    Joined {
+        /// Its name.
+        agent: AgentId,
+        /// Its program and version.
+        software: String,
+        /// Its account, where the room discloses it.
+        account: Option<String>,
+    },
+    /// An agent has gone, or does not answer any more.
+    Left {
+        /// Its name.
+        agent: AgentId,
+        /// Why, if that is known.
+        reason: String,
+    },
+    /// An agent says something.
+    Message {
+        /// Its name.
+        agent: AgentId,
+        /// What.
+        message: FromAgent,
+    },
+}
+
+/// The bus could not be set up.
+#[derive(Debug, Error)]
+pub enum BusError {
+    /// Our own announcement cannot be written.
+    #[error("our own presence cannot be written")]
+    Announcement(#[from] NativeError),
+}
+
+/// The driver's end of the bus.
+pub struct Bus {
+    /// What to send. Unbounded, because the driver must never wait for a socket; the engine bounds it: a few messages for
+    /// each execution and agent.
+    pub outbound: mpsc::UnboundedSender<(AgentId, ToAgent)>,
+    /// What happened.
+    pub inbound: mpsc::Receiver<Inbound>,
+    /// The session, to close it in the end.
+    pub muc: muc::Muc,
+}
+
+/// Logs in and joins the management room; both are repeated for ever.
+pub fn start(config: BusConfig) -> Result<Bus, BusError> {
+    let announcement = Announcement {
+        versions: native::VERSIONS.to_vec(),
+        software: format!("wps-orchestrator {}", env!("CARGO_PKG_VERSION")),
+        instance: config.instance.clone(),
+        load: None,
+    };
+    let presence = native::encode_peer(&Peer::Orchestrator(announcement))?;
+    let (muc, events) = muc::start(muc::MucConfig {
+        session: config.session.clone(),
+        rooms: vec![muc::RoomConfig {
+            room: config.room.clone(),
+            nick: config.nick.clone(),
+            password: config.room_password.clone(),
+            create: true,
+        }],
+        presence: vec![wps_remote_xmpp::payload(presence.name, &presence.json)],
+    });
+    let (outbound, to_send) = mpsc::unbounded_channel();
+    let (to_driver, inbound) = mpsc::channel(INBOUND);
+    tokio::spawn(task::run(config, muc.clone(), events, to_send, to_driver));
+    Ok(Bus { outbound, inbound, muc })
+}

@@ -1,0 +1,386 @@
+//! The one task behind the bus: presence into agents, payloads into messages, answers to where they belong.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+use wps_remote_protocol::message::RefusalReason;
+use wps_remote_protocol::native::{self, Peer};
+use wps_remote_protocol::{AgentId, ErrorKind, ExecutionError, ExecutionId, FromAgent, Refusal, ToAgent};
+use wps_remote_xmpp::muc::{Muc, MucEvent, Occupant, RequestError, RequestToken, SendError};
+use wps_remote_xmpp::{Element, StanzaError, parse_payload, payload};
+
+use super::{BusConfig, Inbound};
+
+/// Unanswered heartbeats after which an agent counts as gone.
+const MISSES: u32 = 2;
+
+struct Present {
+    instance: String,
+    software: String,
+    account: Option<String>,
+    /// Grows with each appearance: an answer for an earlier one is worth nothing.
+    appearance: u64,
+    misses: u32,
+    /// It is in the room but does not answer: the engine believes that it has left.
+    silent: bool,
+    /// Its endings that wait for our `finish`.
+    endings: HashMap<ExecutionId, Vec<RequestToken>>,
+}
+
+struct Answered {
+    agent: AgentId,
+    appearance: u64,
+    message: ToAgent,
+    result: Result<Option<Element>, RequestError>,
+}
+
+struct Task {
+    config: BusConfig,
+    muc: Muc,
+    driver: mpsc::Sender<Inbound>,
+    answers: mpsc::UnboundedSender<Answered>,
+    agents: HashMap<AgentId, Present>,
+    appearances: u64,
+    joined: bool,
+}
+
+pub(super) async fn run(
+    config: BusConfig,
+    muc: Muc,
+    mut events: mpsc::Receiver<MucEvent>,
+    mut outbound: mpsc::UnboundedReceiver<(AgentId, ToAgent)>,
+    driver: mpsc::Sender<Inbound>,
+) {
+    // Unbounded: one entry per request under way, and those are bounded by the engine.
+    let (answers, mut answered) = mpsc::unbounded_channel();
+    let mut heartbeat = tokio::time::interval(config.heartbeat);
+    heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut task =
+        Task { config, muc, driver, answers, agents: HashMap::new(), appearances: 0, joined: false };
+    loop {
+        let told = tokio::select! {
+            event = events.recv() => match event {
+                Some(event) => task.event(event).await,
+                None => return,
+            },
+            Some((agent, message)) = outbound.recv() => task.send(agent, message).await,
+            Some(answer) = answered.recv() => task.answered(answer).await,
+            _ = heartbeat.tick() => { task.ask_all(); Ok(()) }
+        };
+        if told.is_err() {
+            // The driver has gone: so does the program.
+            return;
+        }
+    }
+}
+
+/// The driver has gone.
+struct Gone;
+
+impl Task {
+    async fn tell(&self, inbound: Inbound) -> Result<(), Gone> {
+        self.driver.send(inbound).await.map_err(|_| Gone)
+    }
+
+    async fn event(&mut self, event: MucEvent) -> Result<(), Gone> {
+        match event {
+            MucEvent::Online { jid } => debug!(%jid, "logged in to the XMPP server"),
+            MucEvent::Offline { ending, retry_in } => {
+                warn!(
+                    retry_in_ms = retry_in.as_millis() as u64,
+                    "not connected to the XMPP server: {}",
+                    ending.explain()
+                );
+                self.disconnected(ending.to_string()).await?;
+            }
+            MucEvent::Joined { room } => {
+                info!(%room, "in the management room, ready for agents");
+                self.joined = true;
+                self.tell(Inbound::Online).await?;
+            }
+            MucEvent::JoinRefused { room, condition, text, retry_in } => {
+                warn!(%room, %condition, retry_in_s = retry_in.as_secs(), "the room does not let us in: {text}");
+            }
+            MucEvent::Left { room, reason } => {
+                warn!(%room, "out of the management room: {}", reason.as_deref().unwrap_or("no reason given"));
+                self.disconnected(reason.unwrap_or_else(|| "out of the management room".to_owned())).await?;
+            }
+            MucEvent::Occupant(occupant) => self.occupant(occupant).await?,
+            MucEvent::Gone { nick, reason, .. } => {
+                let agent = AgentId::new(nick);
+                if let Some(present) = self.agents.remove(&agent)
+                    && !present.silent
+                {
+                    let reason = reason.unwrap_or_else(|| "left the room".to_owned());
+                    self.tell(Inbound::Left { agent, reason }).await?;
+                }
+            }
+            MucEvent::Message { nick, payloads, private: true, .. } => {
+                let agent = AgentId::new(nick);
+                for element in &payloads {
+                    if let Some((name, json)) = parse_payload(element) {
+                        match native::decode_from_agent(&name, &json) {
+                            Ok(message) => self.heard(&agent, message).await?,
+                            Err(error) => warn!(%agent, "a message of an agent is dropped: {error}"),
+                        }
+                    }
+                }
+            }
+            MucEvent::Message { .. } => {}
+            MucEvent::Request { nick, payload, token, .. } => {
+                self.asked(AgentId::new(nick), &payload, token).await?
+            }
+            MucEvent::Bounced { nick, condition, .. } => {
+                debug!(agent = %nick, %condition, "a message came back");
+            }
+        }
+        Ok(())
+    }
+
+    async fn disconnected(&mut self, reason: String) -> Result<(), Gone> {
+        self.agents.clear();
+        if std::mem::take(&mut self.joined) {
+            self.tell(Inbound::Offline { reason }).await?;
+        }
+        Ok(())
+    }
+
+    /// Presence: an agent appears, starts anew under the same name, or tells its load.
+    async fn occupant(&mut self, occupant: Occupant) -> Result<(), Gone> {
+        let Some((name, json)) = occupant.payloads.iter().find_map(parse_payload) else { return Ok(()) };
+        let agent = AgentId::new(occupant.nick);
+        let announcement = match native::decode_peer(&name, &json) {
+            Ok(Peer::Agent(announcement)) => announcement,
+            Ok(Peer::Orchestrator(_)) => return Ok(()),
+            Err(error) => {
+                warn!(%agent, "an announcement in the management room is ignored: {error}");
+                return Ok(());
+            }
+        };
+        if native::negotiate(&announcement.versions).is_none() {
+            warn!(%agent, theirs = ?announcement.versions, ours = ?native::VERSIONS,
+                "the agent and this orchestrator have no version of the dialect in common; update the older one");
+            return Ok(());
+        }
+        let known = self.agents.get(&agent).is_some_and(|p| p.instance == announcement.instance && !p.silent);
+        if occupant.fresh || !known {
+            let account = occupant.real_jid.map(|jid| jid.to_bare().to_string());
+            self.appearances += 1;
+            let present = Present {
+                instance: announcement.instance,
+                software: announcement.software,
+                account,
+                appearance: self.appearances,
+                misses: 0,
+                silent: false,
+                endings: HashMap::new(),
+            };
+            let joined = Inbound::Joined {
+                agent: agent.clone(),
+                software: present.software.clone(),
+                account: present.account.clone(),
+            };
+            self.agents.insert(agent.clone(), present);
+            self.tell(joined).await?;
+        }
+        if let Some(load) = announcement.load {
+            self.tell(Inbound::Message { agent, message: FromAgent::Load(load) }).await?;
+        }
+        Ok(())
+    }
+
+    /// A message of an occupant that is known as an agent.
+    async fn heard(&mut self, agent: &AgentId, message: FromAgent) -> Result<(), Gone> {
+        let Some(present) = self.agents.get_mut(agent) else {
+            debug!(%agent, "a message of an occupant that is no agent is ignored");
+            return Ok(());
+        };
+        present.misses = 0;
+        if present.silent {
+            present.silent = false;
+            let joined = Inbound::Joined {
+                agent: agent.clone(),
+                software: present.software.clone(),
+                account: present.account.clone(),
+            };
+            self.tell(joined).await?;
+        }
+        self.tell(Inbound::Message { agent: agent.clone(), message }).await
+    }
+
+    /// A request of an occupant. Endings are answered by the engine's `finish`, everything else at once.
+    async fn asked(&mut self, agent: AgentId, element: &Element, token: RequestToken) -> Result<(), Gone> {
+        if !self.agents.contains_key(&agent) {
+            let why = "announce yourself as an agent in the presence first";
+            self.muc.respond(token, Err(StanzaError::new("not-allowed", why)));
+            return Ok(());
+        }
+        let decoded = parse_payload(element).map(|(name, json)| native::decode_from_agent(&name, &json));
+        let message = match decoded {
+            Some(Ok(message)) => message,
+            Some(Err(error)) => {
+                warn!(%agent, "a request of an agent is refused: {error}");
+                self.muc.respond(token, Err(StanzaError::new("bad-request", error.to_string())));
+                return Ok(());
+            }
+            None => {
+                self.muc.respond(token, Err(StanzaError::new("service-unavailable", "")));
+                return Ok(());
+            }
+        };
+        match &message {
+            FromAgent::Completed { execution, .. } | FromAgent::Error { execution, .. } => {
+                if let Some(present) = self.agents.get_mut(&agent) {
+                    present.endings.entry(execution.clone()).or_default().push(token);
+                }
+            }
+            FromAgent::Register(_)
+            | FromAgent::Unregister(_)
+            | FromAgent::Executions(_)
+            | FromAgent::Started { .. }
+            | FromAgent::Progress { .. }
+            | FromAgent::Log { .. }
+            | FromAgent::CannotExecute { .. }
+            | FromAgent::Load(_) => self.muc.respond(token, Ok(None)),
+        }
+        self.heard(&agent, message).await
+    }
+
+    async fn send(&mut self, agent: AgentId, message: ToAgent) -> Result<(), Gone> {
+        let Some(present) = self.agents.get_mut(&agent) else { return Ok(()) };
+        if let ToAgent::Finish { execution } = &message
+            && let Some(tokens) = present.endings.remove(execution)
+        {
+            for token in tokens {
+                self.muc.respond(token, Ok(None));
+            }
+            return Ok(());
+        }
+        let appearance = present.appearance;
+        match native::encode_to_agent(&message) {
+            Ok(encoded) => {
+                let element = payload(encoded.name, &encoded.json);
+                self.request(agent, appearance, message, element);
+                Ok(())
+            }
+            Err(error) => {
+                let result = Err(RequestError::Refused(StanzaError::new("bad-request", error.to_string())));
+                self.answered(Answered { agent, appearance, message, result }).await
+            }
+        }
+    }
+
+    fn request(&self, agent: AgentId, appearance: u64, message: ToAgent, element: Element) {
+        let (muc, room, answers) = (self.muc.clone(), self.config.room.clone(), self.answers.clone());
+        let deadline = self.config.answer_timeout;
+        tokio::spawn(async move {
+            let result = muc.request(&room, agent.as_str(), element, deadline).await;
+            // Without a receiver the program is ending.
+            let _ = answers.send(Answered { agent, appearance, message, result });
+        });
+    }
+
+    fn ask_all(&mut self) {
+        let Ok(encoded) = native::encode_to_agent(&ToAgent::GetLoad) else { return };
+        for (agent, present) in &self.agents {
+            let element = payload(encoded.name, &encoded.json);
+            self.request(agent.clone(), present.appearance, ToAgent::GetLoad, element);
+        }
+    }
+
+    async fn answered(&mut self, answer: Answered) -> Result<(), Gone> {
+        let Answered { agent, appearance, message, result } = answer;
+        let present = self.agents.get_mut(&agent).filter(|p| p.appearance == appearance);
+        let Some(present) = present else { return Ok(()) };
+        let unanswered = matches!(result, Err(RequestError::Timeout { .. }));
+        present.misses = if unanswered { present.misses + 1 } else { 0 };
+        if present.misses >= MISSES && !present.silent {
+            present.silent = true;
+            let reason = format!(
+                "does not answer (for {} s)",
+                self.config.answer_timeout.as_secs() * u64::from(MISSES)
+            );
+            warn!(%agent, "the agent is in the room but {reason}");
+            self.tell(Inbound::Left { agent: agent.clone(), reason }).await?;
+        }
+        match (message, result) {
+            (ToAgent::GetLoad, Ok(Some(element))) => {
+                let load =
+                    parse_payload(&element).map(|(name, json)| native::decode_from_agent(&name, &json));
+                match load {
+                    Some(Ok(load @ FromAgent::Load(_))) => self.heard(&agent, load).await?,
+                    Some(Err(error)) => warn!(%agent, "the agent's load is not understood: {error}"),
+                    _ => debug!(%agent, "the agent's answer holds no load"),
+                }
+            }
+            (ToAgent::Request(request), Err(error)) => {
+                let execution = request.execution.clone();
+                match refusal(&error) {
+                    Some(refusal) => {
+                        debug!(%agent, execution.id = %execution, "execute was refused: {}", refusal.text);
+                        self.heard(&agent, FromAgent::CannotExecute { execution, refusal }).await?;
+                    }
+                    // Whether it arrived is unknown. Asking again cannot do harm: the agent knows its executions.
+                    None => self.again(agent, ToAgent::Request(request)),
+                }
+            }
+            (ToAgent::Abort { execution }, Err(error)) => match error {
+                // The room would have told us before that the agent has gone: so this is the agent's own answer.
+                RequestError::Refused(refused) if refused.condition == "item-not-found" => {
+                    let text = "the agent does not know this execution (any more)".to_owned();
+                    let error = ExecutionError { kind: ErrorKind::Lost, text, receipt: None };
+                    self.heard(&agent, FromAgent::Error { execution, error }).await?;
+                }
+                RequestError::Refused(refused) => {
+                    warn!(%agent, execution.id = %execution, "abort was refused: {refused}")
+                }
+                _ => self.again(agent, ToAgent::Abort { execution }),
+            },
+            (ToAgent::Invite, Err(error)) => match error {
+                RequestError::Refused(refused) => {
+                    warn!(%agent, "the agent refuses to serve this orchestrator: {refused}");
+                }
+                _ => self.again(agent, ToAgent::Invite),
+            },
+            (ToAgent::Finish { execution }, Err(error)) => {
+                debug!(%agent, execution.id = %execution, "finish was not answered: {error}; the agent will ask again");
+            }
+            (_, _) => {}
+        }
+        Ok(())
+    }
+
+    /// The same message once more in a while, if the agent is still there then.
+    fn again(&self, agent: AgentId, message: ToAgent) {
+        let Some(present) = self.agents.get(&agent) else { return };
+        let appearance = present.appearance;
+        let Ok(encoded) = native::encode_to_agent(&message) else { return };
+        let (muc, room, answers) = (self.muc.clone(), self.config.room.clone(), self.answers.clone());
+        let deadline = self.config.answer_timeout;
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let element = payload(encoded.name, &encoded.json);
+            let result = muc.request(&room, agent.as_str(), element, deadline).await;
+            let _ = answers.send(Answered { agent, appearance, message, result });
+        });
+    }
+}
+
+/// What an unsuccessful `execute` means, or `None` if the agent may have taken it.
+fn refusal(error: &RequestError) -> Option<Refusal> {
+    match error {
+        RequestError::Refused(refused) => Some(Refusal {
+            reason: native::refusal_reason(&refused.condition),
+            text: if refused.text.is_empty() { refused.condition.clone() } else { refused.text.clone() },
+        }),
+        RequestError::NotSent(SendError::TooBig { .. } | SendError::Unsendable(_)) => {
+            Some(Refusal { reason: RefusalReason::Undeliverable, text: error.to_string() })
+        }
+        RequestError::NotSent(_) | RequestError::NotJoined { .. } => {
+            Some(Refusal { reason: RefusalReason::Capacity, text: error.to_string() })
+        }
+        RequestError::Timeout { .. } | RequestError::ConnectionLost => None,
+    }
+}

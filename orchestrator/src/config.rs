@@ -1,0 +1,332 @@
+//! The orchestrator's configuration: every key with its default, unit and one line of documentation; what is wrong stops
+//! the start, what is unwise is warned about. Opens nothing but the file and the secret files that it names.
+
+mod schema;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use thiserror::Error;
+use wps_remote_protocol::ini::settings::{Secret, Settings, Surroundings};
+use wps_remote_protocol::ini::{Document, Finding, IniError, Options};
+
+use crate::engine::Limits;
+use crate::http::HttpConfig;
+use crate::store::Durability;
+
+pub use schema::SCHEMA;
+
+/// Everything that the orchestrator needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// HTTP and the texts of the service.
+    pub http: HttpConfig,
+    /// Our XMPP session.
+    pub xmpp: Xmpp,
+    /// The embedded XMPP server, if it is on.
+    pub server: Option<EmbeddedServer>,
+    /// The SQLite file.
+    pub store: PathBuf,
+    /// How hard commits are pressed onto the disk.
+    pub durability: Durability,
+    /// The folder that agents share with us.
+    pub shared_dir: Option<PathBuf>,
+    /// Where results are kept.
+    pub results_dir: PathBuf,
+    /// How long ended jobs are kept; zero = for ever.
+    pub retention: Duration,
+    /// The engine's times and bounds.
+    pub limits: Limits,
+    /// Pause between two questions for an agent's load.
+    pub heartbeat: Duration,
+    /// How long an agent may take to answer.
+    pub answer_timeout: Duration,
+    /// Where everything lies that has no place of its own.
+    pub data_dir: PathBuf,
+    /// What is readable but unwise.
+    pub warnings: Vec<String>,
+}
+
+/// Our session on the bus.
+#[derive(Debug, Clone)]
+pub struct Xmpp {
+    /// Host of the server; unused with the embedded one.
+    pub address: String,
+    /// Its port.
+    pub port: u16,
+    /// Domain of accounts.
+    pub domain: String,
+    /// Our account's local part.
+    pub user: String,
+    /// Its password; made anew at each start for the embedded server.
+    pub password: Option<Secret>,
+    /// `direct`, `starttls` or `none`.
+    pub tls: Tls,
+    /// Certificates that are trusted besides or instead of the system's.
+    pub tls_ca_file: Option<PathBuf>,
+    /// The name in the server's certificate, if it is not the domain.
+    pub tls_server_name: Option<String>,
+    /// SHA-256 of the one certificate that is trusted.
+    pub tls_fingerprint: Option<String>,
+    /// Trust anything.
+    pub tls_insecure: bool,
+    /// Domain of rooms.
+    pub muc_service: String,
+    /// Password of the rooms; made once and kept if none is given.
+    pub muc_password: Option<Secret>,
+    /// Local part of the room where agents and orchestrators meet.
+    pub management_room: String,
+    /// Our name there.
+    pub nick: String,
+}
+
+/// How the connection is secured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    /// From the first byte.
+    Direct,
+    /// Upgraded.
+    StartTls,
+    /// Not at all: loopback only.
+    None,
+}
+
+/// The embedded server.
+#[derive(Debug, Clone)]
+pub struct EmbeddedServer {
+    /// Where it listens with STARTTLS (plain is possible on loopback only).
+    pub listen: SocketAddr,
+    /// Where it listens with TLS from the first byte.
+    pub tls_listen: Option<SocketAddr>,
+    /// File of accounts.
+    pub accounts: PathBuf,
+    /// Certificate and key, if given; else they are generated.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// Folder of the generated certificate.
+    pub tls_dir: PathBuf,
+}
+
+/// Why the configuration cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path} cannot be read: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The file says something wrong.
+    #[error("{0}")]
+    Ini(#[from] IniError),
+}
+
+impl Config {
+    /// Reads a file, or takes the defaults if there is none. Relative paths are relative to the file's folder.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let (bytes, name, folder) = match path {
+            Some(path) => {
+                let bytes = std::fs::read(path)
+                    .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+                let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                (bytes, path.display().to_string(), folder.to_owned())
+            }
+            None => (Vec::new(), "built-in defaults".to_owned(), PathBuf::from(".")),
+        };
+        Self::parse(&bytes, &name, &folder, &|name| std::env::var(name).ok())
+    }
+
+    /// Reads a text.
+    pub fn parse(
+        bytes: &[u8],
+        name: &str,
+        folder: &Path,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let document = Document::parse(bytes, &Options::new(name))?;
+        let file = |path: &str| std::fs::read_to_string(folder.join(path)).map_err(|error| error.to_string());
+        let settings = SCHEMA.read(&document, &Surroundings { env, file: &file })?;
+        Reader { settings: &settings, document: &document, folder, faults: Vec::new(), warnings: Vec::new() }.read()
+    }
+}
+
+struct Reader<'a> {
+    settings: &'a Settings,
+    document: &'a Document,
+    folder: &'a Path,
+    faults: Vec<Finding>,
+    warnings: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn fault(&mut self, section: &str, key: &str, why: impl Into<String>) {
+        let line = self.document.entry(section, key).map(|entry| entry.line);
+        let mut finding = Finding::error("bad-value", why).section(section).key(key);
+        if let Some(line) = line {
+            finding = finding.at(line);
+        }
+        self.faults.push(finding);
+    }
+
+    fn path(&self, section: &str, key: &str) -> Option<PathBuf> {
+        let text = self.settings.text(section, key).filter(|text| !text.is_empty())?;
+        Some(self.folder.join(text))
+    }
+
+    fn text(&self, section: &str, key: &str) -> Option<String> {
+        self.settings.text(section, key).filter(|text| !text.is_empty()).map(str::to_owned)
+    }
+
+    fn unsigned(&self, section: &str, key: &str) -> u64 {
+        self.settings.integer(section, key).and_then(|n| u64::try_from(n).ok()).unwrap_or(0)
+    }
+
+    fn seconds(&self, section: &str, key: &str) -> Duration {
+        Duration::from_secs(self.unsigned(section, key))
+    }
+
+    fn socket(&mut self, section: &str, key: &str) -> Option<SocketAddr> {
+        let text = self.text(section, key)?;
+        match text.parse() {
+            Ok(address) => Some(address),
+            Err(_) => {
+                self.fault(section, key, format!("`{text}` is not an address with a port such as 127.0.0.1:8080"));
+                None
+            }
+        }
+    }
+
+    fn read(mut self) -> Result<Config, ConfigError> {
+        let data_dir = self.path("store", "data_dir").unwrap_or_else(|| self.folder.join("data"));
+        let below = |reader: &Self, section: &str, key: &str, name: &str| {
+            reader.path(section, key).unwrap_or_else(|| data_dir.join(name))
+        };
+        let server = self.server(&data_dir);
+        let xmpp = self.xmpp(server.as_ref());
+        let http = self.http();
+        let durability = match self.settings.text("store", "synchronous") {
+            Some("normal") => Durability::Normal,
+            _ => Durability::Full,
+        };
+        let limits = Limits {
+            max_queued: usize::try_from(self.unsigned("limits", "max_queued")).unwrap_or(usize::MAX),
+            max_queue_ms: self.unsigned("limits", "max_queue_time_s") * 1000,
+            agent_lost_ms: self.unsigned("limits", "agent_lost_timeout_s") * 1000,
+            dismiss_ms: self.unsigned("limits", "dismiss_timeout_s") * 1000,
+            max_attempts: u8::try_from(self.unsigned("limits", "max_attempts")).unwrap_or(u8::MAX),
+            ..Limits::default()
+        };
+        let shared_dir = match self.settings.text("results", "shared_dir") {
+            Some("none") => None,
+            _ => Some(below(&self, "results", "shared_dir", "shared")),
+        };
+        let config = Config {
+            store: below(&self, "store", "sqlite", "jobs.sqlite"),
+            durability,
+            shared_dir,
+            results_dir: below(&self, "results", "store_dir", "results"),
+            retention: Duration::from_secs(self.unsigned("results", "retention_h") * 3600),
+            limits,
+            heartbeat: self.seconds("limits", "heartbeat_s"),
+            answer_timeout: self.seconds("limits", "answer_timeout_s"),
+            http,
+            xmpp,
+            server,
+            data_dir,
+            warnings: {
+                self.warnings.extend(self.settings.warnings().iter().map(ToString::to_string));
+                std::mem::take(&mut self.warnings)
+            },
+        };
+        if self.faults.is_empty() { Ok(config) } else { Err(self.document.error(self.faults).into()) }
+    }
+
+    fn server(&mut self, data_dir: &Path) -> Option<EmbeddedServer> {
+        if !self.settings.is_true("xmpp_server", "enabled") {
+            return None;
+        }
+        let listen = self.socket("xmpp_server", "listen");
+        let tls_listen = self.socket("xmpp_server", "tls_listen");
+        let certificate = match (self.path("xmpp_server", "certificate"), self.path("xmpp_server", "key")) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => {
+                self.fault("xmpp_server", "certificate", "`certificate` and `key` are given together or not at all");
+                None
+            }
+        };
+        Some(EmbeddedServer {
+            listen: listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 5222))),
+            tls_listen,
+            accounts: self.path("xmpp_server", "accounts").unwrap_or_else(|| data_dir.join("xmpp-accounts")),
+            certificate,
+            tls_dir: data_dir.join("tls"),
+        })
+    }
+
+    fn xmpp(&mut self, server: Option<&EmbeddedServer>) -> Xmpp {
+        let domain = self.settings.string("xmpp", "domain");
+        let port = u16::try_from(self.unsigned("xmpp", "port")).unwrap_or(5222);
+        let tls = match self.settings.text("xmpp", "tls") {
+            Some("direct") => Tls::Direct,
+            Some("none") => Tls::None,
+            Some("starttls") => Tls::StartTls,
+            _ if port == 5223 => Tls::Direct,
+            _ => Tls::StartTls,
+        };
+        let address = self.text("xmpp", "address").unwrap_or_else(|| domain.clone());
+        let password = self.settings.secret("xmpp", "password");
+        if server.is_none() && password.is_none() {
+            self.fault("xmpp", "password", "is needed to log in to an XMPP server of your own (or `password_file`, or `password_env`)");
+        }
+        if server.is_some() && self.text("xmpp", "address").is_some() {
+            self.warnings.push(
+                "[xmpp] address is ignored, because the embedded server is on; set [xmpp_server] enabled = false to use yours"
+                    .to_owned(),
+            );
+        }
+        let muc_service = self.text("xmpp", "muc_service").unwrap_or_else(|| format!("conference.{domain}"));
+        if self.settings.is_true("xmpp", "tls_insecure") {
+            self.warnings.push("[xmpp] tls_insecure: the server's certificate is not checked; pin it with tls_fingerprint_sha256 instead".to_owned());
+        }
+        Xmpp {
+            address,
+            port,
+            user: self.settings.string("xmpp", "user"),
+            password,
+            tls,
+            tls_ca_file: self.path("xmpp", "tls_ca_file"),
+            tls_server_name: self.text("xmpp", "tls_server_name"),
+            tls_fingerprint: self.text("xmpp", "tls_fingerprint_sha256"),
+            tls_insecure: self.settings.is_true("xmpp", "tls_insecure"),
+            muc_service,
+            muc_password: self.settings.secret("xmpp", "muc_password"),
+            management_room: self.settings.string("xmpp", "management_room"),
+            nick: self.settings.string("xmpp", "nick"),
+            domain,
+        }
+    }
+
+    fn http(&mut self) -> HttpConfig {
+        let listen = self.socket("http", "listen").unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080)));
+        let public_url = self.text("http", "public_url");
+        if let Some(url) = &public_url
+            && !url::Url::parse(url).is_ok_and(|u| matches!(u.scheme(), "http" | "https") && u.has_host())
+        {
+            self.fault("http", "public_url", format!("`{url}` is not an http or https address"));
+        }
+        let mut trusted_proxies: Vec<IpAddr> = Vec::new();
+        for proxy in self.settings.list("http", "trusted_proxies").iter().filter(|p| !p.is_empty()) {
+            match proxy.parse() {
+                Ok(address) => trusted_proxies.push(address),
+                Err(_) => self.fault("http", "trusted_proxies", format!("`{proxy}` is not an IP address")),
+            }
+        }
+        self.http_config(listen, public_url, trusted_proxies)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,327 @@
+//! The one task that owns the engine: takes commands, bus events, finished file work and the clock; performs the actions
+//! in order, every durable change before anything that it justifies. Reads the clock; the engine never does.
+
+mod perform;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+use wps_remote_protocol::{AgentId, ExecutionId, FromAgent, Load, Outputs, ToAgent};
+
+use crate::bus::Inbound;
+use crate::engine::job::{Job, JobId, Timestamp};
+use crate::engine::{Accepted, Action, Engine, Limits};
+use crate::jobs::{Catalogue, Command, Jobs, Live, Refusal};
+use crate::results::Results;
+use crate::store::{Store, StoreError};
+use crate::telemetry::Telemetry;
+
+/// Commands that may wait for the driver.
+const COMMANDS: usize = 1024;
+/// Events that are taken together into one transaction.
+const BATCH: usize = 128;
+/// How often progress and logs are stored, and the view of the fleet is renewed.
+const FLUSH: Duration = Duration::from_secs(1);
+/// How often expired jobs are looked for.
+const EXPIRY: Duration = Duration::from_secs(300);
+
+/// What the operator may see of an agent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AgentView {
+    /// Its name.
+    pub id: AgentId,
+    /// Its program and version.
+    pub software: String,
+    /// Its account, where the room discloses it.
+    pub account: Option<String>,
+    /// Identifiers of its processes.
+    pub processes: Vec<String>,
+    /// Its newest load.
+    pub load: Option<Load>,
+    /// Executions of ours that it holds.
+    pub executions: Vec<ExecutionId>,
+    /// Whether work is sent to it.
+    pub ready: bool,
+    /// Its processes whose description differs from the one that is shown to clients.
+    pub conflicts: Vec<String>,
+}
+
+/// What the operator may see of everything, renewed every second.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Overview {
+    /// Whether we are in the management room.
+    pub connected: bool,
+    /// All agents that are present.
+    pub agents: Vec<AgentView>,
+    /// Active jobs in each state.
+    pub active: BTreeMap<&'static str, u64>,
+    /// Jobs that wait.
+    pub queued: usize,
+    /// Whether the last write to the store worked.
+    pub store_works: bool,
+}
+
+/// What the driver is made of.
+pub struct Parts {
+    /// Times and bounds.
+    pub limits: Limits,
+    /// Address of our service, as agents are told.
+    pub base_url: String,
+    /// Where jobs are stored.
+    pub store: Store,
+    /// Where files are.
+    pub results: Results,
+    /// To agents.
+    pub outbound: mpsc::UnboundedSender<(AgentId, ToAgent)>,
+    /// From agents.
+    pub inbound: mpsc::Receiver<Inbound>,
+    /// How long an ended job is kept; zero = for ever.
+    pub retention: Duration,
+    /// Where figures are counted.
+    pub telemetry: Arc<Telemetry>,
+}
+
+/// The job after its dismissal, or `None` if it was not active.
+type Dismissed = Option<Arc<Job>>;
+
+struct Waiter {
+    reply: oneshot::Sender<Result<watch::Receiver<Arc<Job>>, Refusal>>,
+    job: watch::Receiver<Arc<Job>>,
+}
+
+struct Driver {
+    engine: Engine,
+    store: Store,
+    results: Results,
+    outbound: mpsc::UnboundedSender<(AgentId, ToAgent)>,
+    live: Live,
+    watched: HashMap<JobId, watch::Sender<Arc<Job>>>,
+    catalogue: watch::Sender<Arc<Catalogue>>,
+    overview: watch::Sender<Arc<Overview>>,
+    agents: HashMap<AgentId, (String, Option<String>)>,
+    connected: bool,
+    store_works: bool,
+    dirty: HashSet<JobId>,
+    waiters: HashMap<JobId, Waiter>,
+    /// Answers to dismissals, given when everything is stored.
+    dismissals: Vec<(oneshot::Sender<Dismissed>, Dismissed)>,
+    collected: mpsc::UnboundedSender<(ExecutionId, Result<Outputs, String>)>,
+    retention: Duration,
+    telemetry: Arc<Telemetry>,
+    out: Vec<Action>,
+}
+
+/// The handles to a running driver.
+pub struct Handles {
+    /// For the faces.
+    pub jobs: Jobs,
+    /// For the operator.
+    pub overview: watch::Receiver<Arc<Overview>>,
+    /// Ends when everything is stored.
+    pub task: tokio::task::JoinHandle<()>,
+}
+
+/// Takes the stored jobs up again and starts the task.
+pub async fn start(parts: Parts, shutdown: CancellationToken) -> Result<Handles, StoreError> {
+    let (jobs, unreadable) = parts.store.active().await?;
+    for row in unreadable {
+        error!(cause = ?row, "{row}; it is left alone");
+    }
+    if !jobs.is_empty() {
+        info!(jobs = jobs.len(), "taking up the jobs that had not ended");
+    }
+    let (commands, to_do) = mpsc::channel(COMMANDS);
+    let (catalogue, catalogue_view) = watch::channel(Arc::new(Catalogue::default()));
+    let (overview, overview_view) =
+        watch::channel(Arc::new(Overview { store_works: true, ..Default::default() }));
+    // Unbounded: one entry per execution whose files are being taken over.
+    let (collected, work_done) = mpsc::unbounded_channel();
+    let live = Live::default();
+    let mut driver = Driver {
+        engine: Engine::new(parts.limits, parts.base_url),
+        store: parts.store.clone(),
+        results: parts.results.clone(),
+        outbound: parts.outbound,
+        live: live.clone(),
+        watched: HashMap::new(),
+        catalogue,
+        overview,
+        agents: HashMap::new(),
+        connected: false,
+        store_works: true,
+        dirty: HashSet::new(),
+        waiters: HashMap::new(),
+        dismissals: Vec::new(),
+        collected,
+        retention: parts.retention,
+        telemetry: parts.telemetry,
+        out: Vec::new(),
+    };
+    let now = now();
+    for job in jobs {
+        driver.watch(Arc::new(job.clone()));
+        driver.engine.adopt(job, now, &mut driver.out);
+    }
+    let jobs = Jobs { commands, live, catalogue: catalogue_view, store: parts.store, results: parts.results };
+    let task = tokio::spawn(driver.run(to_do, parts.inbound, work_done, shutdown));
+    Ok(Handles { jobs, overview: overview_view, task })
+}
+
+#[expect(clippy::disallowed_methods, reason = "the driver is where the clock is read")]
+fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Timestamp(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+}
+
+enum Event {
+    Command(Command),
+    Inbound(Inbound),
+    Collected(ExecutionId, Result<Outputs, String>),
+}
+
+impl Driver {
+    async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut inbound: mpsc::Receiver<Inbound>,
+        mut collected: mpsc::UnboundedReceiver<(ExecutionId, Result<Outputs, String>)>,
+        shutdown: CancellationToken,
+    ) {
+        let mut flush = tokio::time::interval(FLUSH);
+        flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut expiry = tokio::time::interval_at(Instant::now() + Duration::from_secs(5), EXPIRY);
+        expiry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.perform().await;
+        loop {
+            let deadline = self.engine.tick(now(), &mut self.out);
+            self.perform().await;
+            let wait = deadline
+                .map_or(Duration::from_secs(3600), |at| Duration::from_millis(at.since_ms(now()).max(1)));
+            let first = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(done) = collected.recv() => Some(Event::Collected(done.0, done.1)),
+                Some(command) = commands.recv() => Some(Event::Command(command)),
+                event = inbound.recv() => match event {
+                    Some(event) => Some(Event::Inbound(event)),
+                    None => break,
+                },
+                _ = flush.tick() => { self.flush().await; None }
+                _ = expiry.tick() => { self.expire().await; None }
+                () = tokio::time::sleep(wait) => None,
+            };
+            let Some(first) = first else { continue };
+            self.handle(first);
+            // What is ready anyway shares the transaction.
+            for _ in 0..BATCH {
+                let next = collected
+                    .try_recv()
+                    .map(|done| Event::Collected(done.0, done.1))
+                    .or_else(|_| commands.try_recv().map(Event::Command))
+                    .or_else(|_| inbound.try_recv().map(Event::Inbound));
+                match next {
+                    Ok(event) => self.handle(event),
+                    Err(_) => break,
+                }
+            }
+        }
+        debug!("storing what is left");
+        self.perform().await;
+        self.flush().await;
+        self.store.close().await;
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = now();
+        match event {
+            Event::Command(Command::Execute { id, new, description, reply }) => {
+                let accepted = Accepted {
+                    id,
+                    description: description.as_ref().clone(),
+                    inputs: new.inputs,
+                    form: new.form,
+                    owner: new.owner,
+                };
+                match self.engine.execute(accepted, now, &mut self.out) {
+                    Err(full) => {
+                        // The client may have gone: then nobody waits for the answer.
+                        let _ = reply.send(Err(Refusal::TooBusy { queued: full.queued }));
+                    }
+                    Ok(()) => {
+                        let Some(job) = self.engine.job(id).cloned() else { return };
+                        info!(job.id = %id, process.id = %job.process, user = %job.owner.0, "job accepted");
+                        let job = self.watch(Arc::new(job));
+                        self.waiters.insert(id, Waiter { reply, job });
+                    }
+                }
+            }
+            Event::Command(Command::Dismiss { id, reply }) => {
+                let active = self.engine.dismiss(id, now, &mut self.out);
+                if active {
+                    info!(job.id = %id, "job dismissed by its client");
+                }
+                let saved = self.out.iter().rev().find_map(|action| match action {
+                    Action::Save(job) if job.id == id => Some(Arc::new(job.as_ref().clone())),
+                    _ => None,
+                });
+                let job = saved.or_else(|| self.engine.job(id).cloned().map(Arc::new)).filter(|_| active);
+                self.dismissals.push((reply, job));
+            }
+            Event::Collected(execution, result) => {
+                self.engine.collected(&execution, result, now, &mut self.out);
+            }
+            Event::Inbound(inbound) => self.heard(inbound, now),
+        }
+    }
+
+    fn heard(&mut self, inbound: Inbound, now: Timestamp) {
+        match inbound {
+            Inbound::Online => self.connected = true,
+            Inbound::Offline { reason } => {
+                self.connected = false;
+                let agents = self.engine.fleet().agents().count();
+                warn!(agents, "all agents are out of reach: {reason}; jobs go on, new ones wait");
+                self.engine.disconnected(now, &mut self.out);
+            }
+            Inbound::Joined { agent, software, account } => {
+                info!(%agent, %software, account = account.as_deref().unwrap_or("-"), "agent online");
+                self.agents.insert(agent.clone(), (software, account));
+                self.engine.agent_joined(&agent, now, &mut self.out);
+            }
+            Inbound::Left { agent, reason } => {
+                info!(%agent, "agent offline: {reason}");
+                self.agents.remove(&agent);
+                self.engine.agent_left(&agent, now, &mut self.out);
+            }
+            Inbound::Message { agent, message } => {
+                log_message(&agent, &message);
+                self.engine.receive(&agent, message, now, &mut self.out);
+            }
+        }
+    }
+}
+
+fn log_message(agent: &AgentId, message: &FromAgent) {
+    match message {
+        FromAgent::Register(process) => debug!(%agent, process.id = %process.id, "process registered"),
+        FromAgent::Unregister(process) => info!(%agent, process.id = %process, "process withdrawn"),
+        FromAgent::Executions(held) => debug!(%agent, executions = held.len(), "agent is ready"),
+        FromAgent::Started { execution } => debug!(%agent, execution.id = %execution, "execution started"),
+        FromAgent::CannotExecute { execution, refusal } => {
+            info!(%agent, execution.id = %execution, "execution refused: {}", refusal.text);
+        }
+        FromAgent::Completed { execution, .. } => {
+            debug!(%agent, execution.id = %execution, "execution completed")
+        }
+        FromAgent::Error { execution, error } => {
+            let line = error.text.lines().next().unwrap_or_default();
+            info!(%agent, execution.id = %execution, kind = ?error.kind, "execution failed: {line}");
+        }
+        FromAgent::Progress { .. } | FromAgent::Log { .. } | FromAgent::Load(_) => {}
+    }
+}
