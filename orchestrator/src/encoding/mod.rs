@@ -1,0 +1,229 @@
+//! Bytes of the standards' documents to our types and back. Here: [`Fault`], everything that a client can do wrong or
+//! that can go wrong for it, and the one table fault → exception code and HTTP status of each face. Knows no HTTP server,
+//! no clock and no job handle.
+
+pub mod delivery;
+pub mod kvp;
+pub mod ows;
+pub mod render;
+pub mod values;
+pub mod wps1;
+pub mod xml;
+
+use std::fmt;
+
+use crate::engine::job::{Failure, Job, Timestamp};
+use crate::matching::Mismatch;
+
+/// What went wrong, told so that each face can word it in its standard's codes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The kind, which decides code and status.
+    pub kind: FaultKind,
+    /// The parameter, input or output that is to blame.
+    pub locator: Option<String>,
+    /// What is wrong and what would be right, for people.
+    pub text: String,
+}
+
+/// Kinds of faults. One that is added here must be given its codes in [`FaultKind::wps1`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FaultKind {
+    /// No agent offers the process.
+    NoSuchProcess,
+    /// A mandatory parameter is absent.
+    MissingParameter,
+    /// A parameter has an unusable value.
+    InvalidParameter,
+    /// A mandatory input is absent.
+    MissingInput,
+    /// The process has no such input.
+    NoSuchInput,
+    /// An input's value cannot be read.
+    WrongInputData,
+    /// More values than allowed, or a raw answer for more than one output.
+    TooMany,
+    /// The process has no such output.
+    NoSuchOutput,
+    /// A format that an input or output does not have.
+    NoSuchFormat,
+    /// An input or a request is too large.
+    TooLarge,
+    /// A job id that names no job (any more).
+    NoSuchJob,
+    /// The job has not ended.
+    ResultNotReady,
+    /// The job's result cannot be had, because the job failed.
+    JobFailed,
+    /// No common version.
+    VersionNegotiation,
+    /// A version that is not spoken here, outside of the negotiation.
+    UnknownVersion,
+    /// `updateSequence` is higher than ours.
+    UpdateSequence,
+    /// The request's name is none of ours.
+    OperationNotSupported,
+    /// Storing was asked for where it is impossible.
+    StorageNotSupported,
+    /// There is no room left to keep something.
+    NotEnoughStorage,
+    /// The queue is full, or we are stopping.
+    TooBusy,
+    /// The bytes are no request: not well-formed, wrong encoding, cut short.
+    Malformed,
+    /// The body did not arrive in time.
+    TooSlow,
+    /// No such page.
+    NotFound,
+    /// The HTTP method does not fit the resource.
+    MethodNotAllowed,
+    /// A synchronous job did not end within the time that a request may take; it goes on.
+    StillRunning,
+    /// Something of ours failed; the log knows more.
+    Internal,
+}
+
+impl FaultKind {
+    /// Exception code (OGC 05-007r7 §10.3.3 table 62; OGC 06-121r3 §8.3) and HTTP status on the WPS 1.0.0 face.
+    ///
+    /// The standard fixes no status. 400 for every mistake of a client, because common clients read the report of that
+    /// status only.
+    pub fn wps1(self) -> (&'static str, u16) {
+        match self {
+            Self::MissingParameter | Self::MissingInput => ("MissingParameterValue", 400),
+            Self::NoSuchProcess
+            | Self::InvalidParameter
+            | Self::NoSuchInput
+            | Self::WrongInputData
+            | Self::TooMany
+            | Self::NoSuchOutput
+            | Self::NoSuchFormat
+            | Self::NoSuchJob
+            | Self::UnknownVersion => ("InvalidParameterValue", 400),
+            Self::TooLarge => ("FileSizeExceeded", 400),
+            Self::VersionNegotiation => ("VersionNegotiationFailed", 400),
+            Self::UpdateSequence => ("InvalidUpdateSequence", 400),
+            Self::StorageNotSupported => ("StorageNotSupported", 400),
+            Self::NotEnoughStorage => ("NotEnoughStorage", 400),
+            Self::ResultNotReady | Self::Malformed => ("NoApplicableCode", 400),
+            Self::NotFound => ("NoApplicableCode", 404),
+            Self::MethodNotAllowed => ("OperationNotSupported", 405),
+            Self::TooSlow => ("NoApplicableCode", 408),
+            Self::OperationNotSupported => ("OperationNotSupported", 501),
+            Self::TooBusy => ("ServerBusy", 503),
+            Self::JobFailed | Self::StillRunning | Self::Internal => ("NoApplicableCode", 500),
+        }
+    }
+
+    /// Whether the cause is ours, so that an administrator must hear of it.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Self::Internal)
+    }
+}
+
+impl Fault {
+    /// A fault without locator.
+    pub fn new(kind: FaultKind, text: impl Into<String>) -> Self {
+        Self { kind, locator: None, text: text.into() }
+    }
+
+    /// A fault that names who is to blame.
+    pub fn at(kind: FaultKind, locator: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { kind, locator: Some(locator.into()), text: text.into() }
+    }
+
+    /// A mandatory parameter is absent.
+    pub fn missing(parameter: &str) -> Self {
+        Self::at(FaultKind::MissingParameter, parameter, format!("the parameter `{parameter}` is missing"))
+    }
+
+    /// A parameter has an unusable value.
+    pub fn invalid(parameter: &str, text: impl Into<String>) -> Self {
+        Self::at(FaultKind::InvalidParameter, parameter, text)
+    }
+
+    /// The bytes are no request.
+    pub fn malformed(text: impl Into<String>) -> Self {
+        Self::new(FaultKind::Malformed, text)
+    }
+
+    /// No agent offers this process.
+    pub fn no_such_process(id: &str) -> Self {
+        Self::at(
+            FaultKind::NoSuchProcess,
+            "Identifier",
+            format!("no process `{}` is offered; GetCapabilities lists those that are", clip(id, 200)),
+        )
+    }
+
+    /// No job has this id (any more).
+    pub fn no_such_job(id: &str) -> Self {
+        Self::at(
+            FaultKind::NoSuchJob,
+            "executionId",
+            format!("there is no job `{}` (any more)", clip(id, 80)),
+        )
+    }
+
+    /// How a job failed, as an exception: the standard's code where the agent blames an input.
+    pub fn of_failure(failure: &Failure) -> Self {
+        match failure.input_fault() {
+            Some(("MissingParameterValue", locator)) => {
+                Self::at(FaultKind::MissingInput, locator, failure.text())
+            }
+            Some((_, locator)) => Self::at(FaultKind::WrongInputData, locator, failure.text()),
+            None => Self::new(FaultKind::JobFailed, failure.text()),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl From<Mismatch> for Fault {
+    fn from(mismatch: Mismatch) -> Self {
+        let text = mismatch.to_string();
+        match mismatch {
+            Mismatch::UnknownInput { input, .. } => Self::at(FaultKind::NoSuchInput, input, text),
+            Mismatch::MissingInput { input, .. } => Self::at(FaultKind::MissingInput, input, text),
+            Mismatch::TooManyValues { input, .. } => Self::at(FaultKind::TooMany, input, text),
+            Mismatch::BadValue { input, .. } => Self::at(FaultKind::WrongInputData, input, text),
+            Mismatch::InputFormat { input, .. } => Self::at(FaultKind::NoSuchFormat, input, text),
+            Mismatch::UnknownOutput { output, .. } => Self::at(FaultKind::NoSuchOutput, output, text),
+            Mismatch::RawNeedsOne(_) => Self::at(FaultKind::TooMany, "RawDataOutput", text),
+            Mismatch::OutputFormat { output, .. } => Self::at(FaultKind::NoSuchFormat, output, text),
+        }
+    }
+}
+
+/// At most `max` characters of a text that a client sent, so that it cannot blow up our answers and logs.
+pub fn clip(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// A moment as `2026-11-22T04:05:06.789Z`, the form that all four standards take.
+pub fn iso_time(at: Timestamp) -> String {
+    let millis = i64::try_from(at.0).unwrap_or(i64::MAX);
+    match jiff::Timestamp::from_millisecond(millis) {
+        Ok(time) => format!("{time:.3}"),
+        Err(_) => "9999-12-31T23:59:59.999Z".to_owned(),
+    }
+}
+
+/// When the state that a document shows began, as far as the job tells.
+pub fn state_time(job: &Job) -> Timestamp {
+    job.finished().or(job.started).unwrap_or(job.created)
+}
+
+#[cfg(test)]
+pub(crate) mod fixtures;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,179 @@
+//! Values of inputs from the texts of a request, with the help of the input's declaration where the request leaves
+//! something open: base64 or text, which MIME type, box or literal. Shared by all XML and KVP faces.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use wps_remote_protocol::{BoundingBox, Content, DataType, Format, Value};
+
+use super::xml::Content as Xml;
+use super::{Fault, FaultKind, clip};
+use crate::matching::same_media_type;
+
+/// What a request says about the format of a complex value.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Given<'a> {
+    /// MIME type.
+    pub media_type: Option<&'a str>,
+    /// Encoding.
+    pub encoding: Option<&'a str>,
+    /// Schema.
+    pub schema: Option<&'a str>,
+}
+
+/// A complex value from the content of an element or a parameter.
+pub fn complex(
+    input: &str,
+    content: Xml<'_>,
+    given: Given<'_>,
+    declared: Option<&DataType>,
+) -> Result<Value, Fault> {
+    let media_type = given.media_type.unwrap_or_default().trim().to_owned();
+    let schema = given.schema.map(str::to_owned);
+    let content = match encoding(input, given.encoding)? {
+        Encoding::Base64 => Content::Bytes(base64(input, content)?),
+        Encoding::Plain => Content::Text(content.into_text()),
+        Encoding::Unsaid if format_is_base64(&media_type, declared) => {
+            // The client did not say base64, only the format's description does: what is none is taken as it is.
+            match base64(input, content.clone()) {
+                Ok(bytes) => Content::Bytes(bytes),
+                Err(_) => Content::Text(content.into_text()),
+            }
+        }
+        Encoding::Unsaid => Content::Text(content.into_text()),
+    };
+    Ok(Value::Complex { content, media_type, schema })
+}
+
+/// A reference to data elsewhere.
+pub fn reference(input: &str, href: Option<&str>, media_type: Option<&str>) -> Result<Value, Fault> {
+    let href = href.map(str::trim).filter(|href| !href.is_empty()).ok_or_else(|| {
+        Fault::at(
+            FaultKind::MissingParameter,
+            "href",
+            format!("the reference of the input `{input}` has no `href`"),
+        )
+    })?;
+    let scheme = href.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+    if !matches!(scheme.as_deref(), Some("http" | "https")) || href.len() > 8192 {
+        let why = format!("`{}` is no http or https address", clip(href, 200));
+        return Err(Fault::at(FaultKind::WrongInputData, input, format!("input `{input}`: {why}")));
+    }
+    Ok(Value::Reference {
+        href: href.to_owned(),
+        media_type: media_type.unwrap_or_default().trim().to_owned(),
+    })
+}
+
+/// A box from two corners.
+pub fn corners(input: &str, crs: Option<&str>, lower: &str, upper: &str) -> Result<Value, Fault> {
+    let lower = numbers(input, lower.split_whitespace())?;
+    let upper = numbers(input, upper.split_whitespace())?;
+    bounding_box(input, crs, lower, upper)
+}
+
+/// A box from the list of the key-value form: corners, then reference system and dimensions if they are given
+/// (OGC 06-121r3 §10.2.3).
+pub fn box_list(input: &str, text: &str) -> Result<Value, Fault> {
+    let parts: Vec<&str> = text.split(',').map(str::trim).collect();
+    let crs_at = parts.iter().position(|part| part.parse::<f64>().is_err()).unwrap_or(parts.len());
+    let corners = numbers(input, parts[..crs_at].iter().copied())?;
+    if corners.len() % 2 != 0 || parts.len() > crs_at + 2 {
+        return Err(bad_box(input, text));
+    }
+    if let Some(dimensions) = parts.get(crs_at + 1)
+        && dimensions.parse::<usize>().ok() != Some(corners.len() / 2)
+    {
+        return Err(bad_box(input, text));
+    }
+    let (lower, upper) = corners.split_at(corners.len() / 2);
+    let crs = parts.get(crs_at).copied().filter(|crs| !crs.is_empty());
+    bounding_box(input, crs, lower.to_vec(), upper.to_vec())
+}
+
+fn bounding_box(input: &str, crs: Option<&str>, lower: Vec<f64>, upper: Vec<f64>) -> Result<Value, Fault> {
+    if lower.len() != upper.len() || !(2..=3).contains(&lower.len()) {
+        return Err(bad_box(input, &format!("{} and {} numbers", lower.len(), upper.len())));
+    }
+    let crs = crs.map(str::trim).filter(|crs| !crs.is_empty()).map(str::to_owned);
+    Ok(Value::BoundingBox(BoundingBox { crs, lower, upper }))
+}
+
+fn bad_box(input: &str, text: &str) -> Fault {
+    let text = format!(
+        "input `{input}`: `{}` is no bounding box; two corners of two or three numbers each are needed",
+        clip(text, 100)
+    );
+    Fault::at(FaultKind::WrongInputData, input, text)
+}
+
+fn numbers<'a>(input: &str, texts: impl Iterator<Item = &'a str>) -> Result<Vec<f64>, Fault> {
+    let mut list = Vec::new();
+    for text in texts {
+        match text.parse::<f64>() {
+            Ok(number) if number.is_finite() && list.len() < 6 => list.push(number),
+            _ => return Err(bad_box(input, text)),
+        }
+    }
+    Ok(list)
+}
+
+enum Encoding {
+    Base64,
+    Plain,
+    Unsaid,
+}
+
+fn encoding(input: &str, given: Option<&str>) -> Result<Encoding, Fault> {
+    let given = given.unwrap_or_default().trim();
+    match given.to_ascii_lowercase().as_str() {
+        "" => Ok(Encoding::Unsaid),
+        "base64" => Ok(Encoding::Base64),
+        "utf-8" | "utf8" | "us-ascii" | "none" | "raw" | "text" => Ok(Encoding::Plain),
+        _ => Err(Fault::at(
+            FaultKind::NoSuchFormat,
+            input,
+            format!("input `{input}`: the encoding `{}` is not known; use `base64` or none", clip(given, 80)),
+        )),
+    }
+}
+
+fn format_is_base64(media_type: &str, declared: Option<&DataType>) -> bool {
+    let Some(DataType::Complex(complex)) = declared else { return false };
+    let format: Option<&Format> = if media_type.is_empty() {
+        complex.formats.first()
+    } else {
+        complex.formats.iter().find(|format| same_media_type(&format.media_type, media_type))
+    };
+    format.and_then(|format| format.encoding.as_deref()).is_some_and(|e| e.eq_ignore_ascii_case("base64"))
+}
+
+/// Decodes without ever holding the text a second time: values of many megabytes come this way.
+fn base64(input: &str, content: Xml<'_>) -> Result<Vec<u8>, Fault> {
+    const CHUNK: usize = 32 * 1024;
+    let wrong = |why: String| {
+        Fault::at(
+            FaultKind::WrongInputData,
+            input,
+            format!("input `{input}`: the value is not base64: {why}"),
+        )
+    };
+    let pieces: Vec<Cow<'_, str>> = match content {
+        Xml::Text(pieces) => pieces,
+        Xml::Markup(_) => return Err(wrong("it holds elements".to_owned())),
+    };
+    let total: usize = pieces.iter().map(|piece| piece.len()).sum();
+    let mut bytes = Vec::with_capacity(total / 4 * 3 + 3);
+    let mut chunk = Vec::with_capacity(CHUNK);
+    for byte in pieces.iter().flat_map(|piece| piece.bytes()).filter(|byte| !byte.is_ascii_whitespace()) {
+        chunk.push(byte);
+        // Multiples of four characters decode on their own; padding in a middle one is an error, as it should be.
+        if chunk.len() == CHUNK {
+            STANDARD.decode_vec(&chunk, &mut bytes).map_err(|error| wrong(error.to_string()))?;
+            chunk.clear();
+        }
+    }
+    STANDARD.decode_vec(&chunk, &mut bytes).map_err(|error| wrong(error.to_string()))?;
+    Ok(bytes)
+}
