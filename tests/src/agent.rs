@@ -51,8 +51,12 @@ impl<'a> AgentBuilder<'a> {
     pub fn start(self) -> Agent<'a> {
         let folder = self.site.make_folder(&self.name);
         let file = folder.join("remote.config");
+        let running = self.site.make_folder(&format!("{}/running", self.name));
         let mut config = String::from("[DEFAULT]\n");
+        config += &self.site.bus().agent_lines(&self.name);
         let _ = writeln!(config, "services_dir = {}", self.services.display());
+        let _ = writeln!(config, "resource_file_dir = {}", running.display());
+        let _ = writeln!(config, "wps_execution_shared_dir = {}", self.site.shared_folder().display());
         config += &self.extra;
         fs::write(&file, config).expect("the temporary folder can be written to");
         Agent::launch(self.site, &self.name, file, self.services)

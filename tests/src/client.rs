@@ -102,7 +102,9 @@ impl Execute {
     /// Asynchronous, with progress; this output by reference.
     #[must_use]
     pub fn stored_reference(self, output: &str) -> Self {
-        let output = format!("<wps:Output asReference=\"true\"><ows:Identifier>{output}</ows:Identifier></wps:Output>");
+        let output = format!(
+            "<wps:Output asReference=\"true\"><ows:Identifier>{output}</ows:Identifier></wps:Output>"
+        );
         self.document("storeExecuteResponse=\"true\" status=\"true\"", &output)
     }
 
@@ -119,7 +121,9 @@ impl Execute {
     pub fn to_xml(&self) -> String {
         let mut inputs = String::new();
         for (id, data) in &self.inputs {
-            inputs += &format!("<wps:Input><ows:Identifier>{id}</ows:Identifier><wps:Data>{data}</wps:Data></wps:Input>");
+            inputs += &format!(
+                "<wps:Input><ows:Identifier>{id}</ows:Identifier><wps:Data>{data}</wps:Data></wps:Input>"
+            );
         }
         if !inputs.is_empty() {
             inputs = format!("<wps:DataInputs>{inputs}</wps:DataInputs>");
@@ -163,7 +167,12 @@ impl Wps {
         let answer = self.http.get("/wps?service=WPS&request=GetCapabilities")?;
         let root = Node::parse(&answer.body)
             .map_err(|why| io::Error::new(io::ErrorKind::InvalidData, format!("{why}: {}", answer.text())))?;
-        assert_eq!((root.name.as_str(), root.namespace.as_str()), ("Capabilities", NS_WPS), "{}", answer.text());
+        assert_eq!(
+            (root.name.as_str(), root.namespace.as_str()),
+            ("Capabilities", NS_WPS),
+            "{}",
+            answer.text()
+        );
         Ok(root
             .all("Process")
             .iter()
@@ -183,7 +192,9 @@ impl Wps {
     pub fn submit(&mut self, request: &Execute) -> String {
         let answer = self.execute(request);
         let root = document(&answer, "ExecuteResponse");
-        root.attribute("statusLocation").unwrap_or_else(|| panic!("no statusLocation: {}", answer.text())).to_owned()
+        root.attribute("statusLocation")
+            .unwrap_or_else(|| panic!("no statusLocation: {}", answer.text()))
+            .to_owned()
     }
 
     /// GET of an address that the orchestrator gave out.
@@ -211,7 +222,12 @@ impl Wps {
     ///
     /// # Panics
     /// If that takes longer than `limit`, or the job ends otherwise.
-    pub fn wait_until(&mut self, location: &str, limit: Duration, mut test: impl FnMut(&Status) -> bool) -> Status {
+    pub fn wait_until(
+        &mut self,
+        location: &str,
+        limit: Duration,
+        mut test: impl FnMut(&Status) -> bool,
+    ) -> Status {
         let start = Instant::now();
         loop {
             let status = self.status(location);
@@ -238,7 +254,8 @@ impl Wps {
 
 /// The job's id in its status location.
 pub fn execution_id(location: &str) -> String {
-    let (_, id) = location.split_once("executionId=").unwrap_or_else(|| panic!("no executionId in {location}"));
+    let (_, id) =
+        location.split_once("executionId=").unwrap_or_else(|| panic!("no executionId in {location}"));
     id.split('&').next().unwrap_or_default().to_owned()
 }
 

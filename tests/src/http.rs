@@ -108,11 +108,10 @@ fn is_closed(error: &io::Error) -> bool {
 /// Reads one answer; the flag says whether the connection can be used again.
 pub fn read_answer(stream: &mut impl BufRead) -> io::Result<(Answer, bool)> {
     let first = line(stream)?;
-    let status = first
-        .split(' ')
-        .nth(1)
-        .and_then(|code| code.parse().ok())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("no status line: {first:?}")))?;
+    let status =
+        first.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("no status line: {first:?}"))
+        })?;
     let mut headers = Vec::new();
     loop {
         let line = line(stream)?;

@@ -14,7 +14,9 @@
 //! ```
 
 pub mod agent;
+pub mod bus;
 pub mod client;
+pub mod fixtures;
 pub mod http;
 pub mod orchestrator;
 pub mod program;
@@ -31,6 +33,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::agent::AgentBuilder;
+use crate::bus::Bus;
 use crate::orchestrator::OrchestratorBuilder;
 use crate::program::{Program, processes_with};
 
@@ -74,6 +77,7 @@ pub fn skip(what: &str, why: &str) {
 pub struct Site {
     name: String,
     folder: PathBuf,
+    bus: Bus,
     programs: RefCell<Vec<Rc<Program>>>,
     announced: RefCell<Vec<String>>,
 }
@@ -90,6 +94,7 @@ pub fn run(name: &str, test: impl FnOnce(&Site)) {
     let site = Site {
         name: name.to_owned(),
         folder: scratch.path().to_owned(),
+        bus: Bus::embedded(scratch.path()),
         programs: RefCell::default(),
         announced: RefCell::default(),
     };
@@ -115,6 +120,11 @@ impl Site {
     /// The folder that holds everything of this test.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The XMPP server, as configurations name it.
+    pub fn bus(&self) -> &Bus {
+        &self.bus
     }
 
     /// A new folder within.
@@ -166,7 +176,12 @@ impl Site {
         // Agents first: an orchestrator that goes away is a reason for them to warn.
         for program in self.programs.borrow().iter().rev() {
             let status = program.stop();
-            assert!(status.success(), "{} ended with {status} when it was stopped:\n{}", program.name(), program.tail());
+            assert!(
+                status.success(),
+                "{} ended with {status} when it was stopped:\n{}",
+                program.name(),
+                program.tail()
+            );
         }
         let left = wait_until(Duration::from_secs(15), || self.processes().is_empty().then_some(()));
         assert!(left.is_some(), "left behind: {:?}", self.processes());
@@ -179,7 +194,12 @@ impl Site {
             .lines()
             .filter(|line| is_complaint(line) && !announced.iter().any(|text| line.contains(text.as_str())))
             .collect();
-        assert!(unexpected.is_empty(), "{} wrote what was not expected:\n{}", program.name(), unexpected.join("\n"));
+        assert!(
+            unexpected.is_empty(),
+            "{} wrote what was not expected:\n{}",
+            program.name(),
+            unexpected.join("\n")
+        );
     }
 
     fn processes(&self) -> Vec<(u32, String)> {
@@ -219,5 +239,8 @@ impl Site {
 /// Whether a line of a log is a warning or an error, or a panic.
 fn is_complaint(line: &str) -> bool {
     let plain = line.split_whitespace().take(3).any(|word| matches!(word, "WARN" | "ERROR"));
-    plain || line.contains("panicked at") || line.contains("\"level\":\"WARN\"") || line.contains("\"level\":\"ERROR\"")
+    plain
+        || line.contains("panicked at")
+        || line.contains("\"level\":\"WARN\"")
+        || line.contains("\"level\":\"ERROR\"")
 }

@@ -42,8 +42,11 @@ impl<'a> OrchestratorBuilder<'a> {
         let folder = self.site.make_folder(&self.name);
         let file = folder.join("orchestrator.ini");
         let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let shared = self.site.shared_folder();
         let mut ini = String::new();
-        let _ = write!(ini, "[http]\nlisten = {http}\n");
+        let _ = write!(ini, "[http]\nlisten = {http}\n\n[results]\nshared_dir = {}\n\n", shared.display());
+        ini += &self.site.bus().orchestrator_lines();
+        // Sections may be repeated; the last value of a key holds.
         ini += &self.extra;
         fs::write(&file, ini).expect("the temporary folder can be written to");
         Orchestrator::launch(self.site, &self.name, file, http)
@@ -123,6 +126,19 @@ impl<'a> Orchestrator<'a> {
             test(&last).then_some(())
         });
         assert!(reached.is_some(), "not within {limit:?}: {what}; offered: {last:?}");
+    }
+
+    /// Whether this many agents are present, by the metrics page.
+    pub fn agents_present(&self, count: usize) -> bool {
+        let Ok(answer) = Http::new(self.http).get("/metrics") else { return false };
+        answer.text().lines().any(|line| {
+            let mut words = line.split_whitespace();
+            words.next().is_some_and(|name| name.starts_with("wps_agents"))
+                && words
+                    .next()
+                    .and_then(|value| value.parse::<f64>().ok())
+                    .is_some_and(|value| value as usize == count)
+        })
     }
 
     /// Kills it (SIGKILL) and starts it again with the same configuration.

@@ -87,7 +87,9 @@ impl Program {
         if ended.is_none() {
             self.kill();
         }
-        ended.unwrap_or_else(|| panic!("{} did not end within {STOP:?} after SIGTERM:\n{}", self.name, self.tail()))
+        ended.unwrap_or_else(|| {
+            panic!("{} did not end within {STOP:?} after SIGTERM:\n{}", self.name, self.tail())
+        })
     }
 
     /// Kills it at once (SIGKILL).
@@ -145,7 +147,8 @@ pub fn resident(pid: u32) -> u64 {
         * 1024
 }
 
-/// Processes (not zombies) that have this text in their command line, with it; the test run itself left out.
+/// Processes (not zombies) that have this text in their command line or the path of their working directory, with their
+/// command line; the test run itself left out.
 pub fn processes_with(marker: &str) -> Vec<(u32, String)> {
     let own = std::process::id();
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
@@ -153,10 +156,11 @@ pub fn processes_with(marker: &str) -> Vec<(u32, String)> {
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
         .filter(|pid| *pid != own)
         .filter_map(|pid| {
-            // A zombie has no command line any more.
+            // A zombie has neither any more.
             let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            line.contains(marker).then_some((pid, line))
+            let folder = fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
+            (line.contains(marker) || folder.to_string_lossy().contains(marker)).then_some((pid, line))
         })
         .collect()
 }
@@ -177,7 +181,8 @@ fn build() -> PathBuf {
     let tests = std::env::current_exe().expect("the path of this test is known");
     // target/debug/deps/dismiss-0123 → target/debug; a program of this crate lies one level higher.
     let folder = tests.parent().expect("a program lies in a folder");
-    let folder = if folder.ends_with("deps") { folder.parent().expect("`deps` lies in a folder") } else { folder };
+    let folder =
+        if folder.ends_with("deps") { folder.parent().expect("`deps` lies in a folder") } else { folder };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .args(["build", "--quiet", "-p", "wps-orchestrator", "-p", "wps-remote-agent"])
@@ -189,6 +194,10 @@ fn build() -> PathBuf {
         cargo.env("CARGO_TARGET_DIR", target);
     }
     let output = cargo.output().expect("cargo can be started");
-    assert!(output.status.success(), "the programs do not build:\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "the programs do not build:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     folder.to_owned()
 }

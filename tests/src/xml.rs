@@ -103,18 +103,15 @@ fn top(open: &mut [Node]) -> Result<&mut Node, String> {
 }
 
 fn element(namespace: String, start: &BytesStart<'_>) -> Result<Node, String> {
-    let mut node = Node {
-        namespace,
-        name: start.local_name().into_inner().to_owned(),
-        ..Node::default()
-    };
+    let mut node = Node { namespace, name: start.local_name().into_inner().to_owned(), ..Node::default() };
     for attribute in start.attributes() {
         let attribute = attribute.map_err(|error| error.to_string())?;
         let key = attribute.key;
         if key.as_ref() == "xmlns" || key.as_ref().starts_with("xmlns:") {
             continue;
         }
-        let value = quick_xml::escape::unescape(&attribute.value).map_err(|error| error.to_string())?.into_owned();
+        let value =
+            quick_xml::escape::unescape(&attribute.value).map_err(|error| error.to_string())?.into_owned();
         node.attributes.push((key.local_name().into_inner().to_owned(), value));
     }
     Ok(node)
@@ -126,7 +123,8 @@ mod tests {
 
     #[test]
     fn reads_a_tree_and_refuses_half_of_one() {
-        let node = Node::parse(b"<a:x xmlns:a='u' k='1&amp;2'><y>p &lt; <![CDATA[q]]></y><y/></a:x>").unwrap();
+        let node =
+            Node::parse(b"<a:x xmlns:a='u' k='1&amp;2'><y>p &lt; <![CDATA[q]]></y><y/></a:x>").unwrap();
         assert_eq!((node.namespace.as_str(), node.attribute("k")), ("u", Some("1&2")));
         assert_eq!(node.all("y").len(), 2);
         assert_eq!(node.text_of("y"), Some("p < q"));

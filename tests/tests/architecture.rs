@@ -39,7 +39,11 @@ fn every_module_keeps_to_the_layer_table() {
             if matches!(source.module.split("::").next(), Some("tests" | "quickstart")) {
                 continue;
             }
-            wrong.push(format!("{}: no row of the layer table covers {}", source.path.display(), source.module));
+            wrong.push(format!(
+                "{}: no row of the layer table covers {}",
+                source.path.display(),
+                source.module
+            ));
             continue;
         };
         for (number, line) in code_lines(&source.text) {
@@ -64,7 +68,10 @@ fn every_file_begins_with_a_paragraph_and_is_short() {
             wrong.push(format!("{}: the first line is no `//!` paragraph", source.path.display()));
         }
         if lines > MAX_LINES {
-            wrong.push(format!("{}: {lines} lines; {MAX_LINES} is the limit, split it", source.path.display()));
+            wrong.push(format!(
+                "{}: {lines} lines; {MAX_LINES} is the limit, split it",
+                source.path.display()
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -73,7 +80,8 @@ fn every_file_begins_with_a_paragraph_and_is_short() {
 #[test]
 fn nothing_is_left_undone_in_the_source() {
     // Spelled in halves, so that this file does not find itself.
-    let forbidden = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("unimpl", "emented!"), concat!("to", "do!(")];
+    let forbidden =
+        [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("unimpl", "emented!"), concat!("to", "do!(")];
     let mut wrong = Vec::new();
     for source in sources() {
         for (number, line) in source.text.lines().enumerate() {
@@ -257,7 +265,11 @@ fn code_lines(text: &str) -> Vec<(usize, String)> {
             }
             continue;
         }
-        let starts_use = code.trim_start().trim_start_matches("pub ").trim_start_matches("pub(crate) ").starts_with("use ");
+        let starts_use = code
+            .trim_start()
+            .trim_start_matches("pub ")
+            .trim_start_matches("pub(crate) ")
+            .starts_with("use ");
         if open_use {
             if let Some((_, last)) = lines.last_mut() {
                 last.push_str(code.trim());
@@ -275,7 +287,8 @@ fn code_lines(text: &str) -> Vec<(usize, String)> {
 /// Absolute paths (`orchestrator::store::Store`, `tokio::net`) that a line names.
 fn paths_of(line: &str, module: &str, reexports: &BTreeMap<String, String>) -> Vec<String> {
     let trimmed = line.trim_start();
-    let visibility = trimmed.strip_prefix("pub(crate) ").or_else(|| trimmed.strip_prefix("pub ")).unwrap_or(trimmed);
+    let visibility =
+        trimmed.strip_prefix("pub(crate) ").or_else(|| trimmed.strip_prefix("pub ")).unwrap_or(trimmed);
     let raw = match visibility.strip_prefix("use ") {
         Some(tree) => {
             let mut found = Vec::new();
@@ -402,7 +415,10 @@ fn citation_fault(comment: &str) -> Option<&'static str> {
     }
     for word in ["05-007", "06-121", "14-065", "18-062"] {
         for (at, _) in comment.match_indices(word) {
-            if !comment[..at].ends_with("OGC ") && !comment[..at].ends_with("OGC\u{a0}") && !comment[..at].ends_with('/') {
+            if !comment[..at].ends_with("OGC ")
+                && !comment[..at].ends_with("OGC\u{a0}")
+                && !comment[..at].ends_with('/')
+            {
                 return Some("an OGC standard is cited as `OGC 05-007r7 §10.3.1`");
             }
         }
@@ -418,10 +434,15 @@ fn the_reader_of_paths_reads_paths() {
         read("use crate::{jobs::Jobs, store::{Store, sqlite as db}};"),
         ["orchestrator::jobs::Jobs", "orchestrator::store::Store", "orchestrator::store::sqlite"]
     );
-    assert_eq!(read("    let x = tokio::spawn(crate::store::open());"), ["tokio::spawn", "orchestrator::store::open"]);
+    assert_eq!(
+        read("    let x = tokio::spawn(crate::store::open());"),
+        ["tokio::spawn", "orchestrator::store::open"]
+    );
     assert_eq!(read("use super::files::Page;"), ["orchestrator::http::files::Page"]);
     assert_eq!(read("use wps_remote_protocol::message::ToAgent;"), ["protocol::message::ToAgent"]);
     assert!(citation_fault("// RFC 6120 §6.4, XEP-0045 §7.2, OGC 05-007r7 §10.3.1").is_none());
     assert!(citation_fault("// RFC6120").is_some() && citation_fault("// XEP 45").is_some());
-    assert!(citation_fault("// see 05-007r7 10.3").is_some() && citation_fault("// RFC 6120 section 6").is_some());
+    assert!(
+        citation_fault("// see 05-007r7 10.3").is_some() && citation_fault("// RFC 6120 section 6").is_some()
+    );
 }
