@@ -20,6 +20,8 @@ use crate::supervise::record::is_disk_full;
 const MAX_LITERAL: u64 = 100_000;
 /// Largest file that travels inside a message when there is no shared folder.
 const MAX_INLINE: u64 = 64 * 1024;
+/// Largest `outputs.json` that is read.
+const MAX_INDEX: u64 = 1024 * 1024;
 /// What all inline values of one execution may take together, as JSON.
 const INLINE_BUDGET: usize = 130_000;
 
@@ -28,8 +30,8 @@ const INLINE_BUDGET: usize = 130_000;
 pub struct Expected {
     /// Identifier that clients use.
     pub id: String,
-    /// Where the program writes it; absolute.
-    pub file: PathBuf,
+    /// Where the program leaves it.
+    pub place: Place,
     /// What it is.
     pub data: DataType,
     /// Whether a successful job may lack it.
@@ -42,6 +44,34 @@ pub struct Expected {
     /// Most bytes it may have.
     #[serde(default)]
     pub max_bytes: Option<u64>,
+    /// Whether files with the same stem go to the shared folder with it.
+    #[serde(default)]
+    pub sidecars: bool,
+}
+
+/// Where a program leaves an output. All paths are absolute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// In this file.
+    File(PathBuf),
+    /// In the one file of this folder whose name matches; `*` stands for any text.
+    Matching {
+        /// The folder.
+        folder: PathBuf,
+        /// The name.
+        pattern: String,
+    },
+    /// In the member of this folder's `outputs.json` that has the output's name (a scalar, or `{"file": …}`), else in a
+    /// file with that name, with or without the extension.
+    Contract {
+        /// The folder.
+        folder: PathBuf,
+        /// Without dot; may be empty.
+        extension: String,
+    },
+    /// It is this text, known beforehand.
+    Given(String),
 }
 
 /// What is wrong with an output.
@@ -73,6 +103,26 @@ pub enum Fault {
         id: String,
         /// Where it really is.
         file: PathBuf,
+    },
+    /// Several files could be it.
+    #[error("output `{id}` must be one file that matches `{pattern}`, but there are several: {names}")]
+    Ambiguous {
+        /// The output.
+        id: String,
+        /// What was looked for.
+        pattern: String,
+        /// Some of what was found.
+        names: String,
+    },
+    /// The program's list of outputs cannot be used.
+    #[error("output `{id}`: {} cannot be used: {why}", path.display())]
+    Index {
+        /// The output.
+        id: String,
+        /// The list.
+        path: PathBuf,
+        /// Why.
+        why: String,
     },
     /// Its size is out of bounds.
     #[error("output `{id}` has {bytes} bytes, {bound} are allowed: {}", file.display())]
@@ -137,6 +187,8 @@ impl Fault {
             Self::Missing { id, .. }
             | Self::NotAFile { id, .. }
             | Self::Outside { id, .. }
+            | Self::Ambiguous { id, .. }
+            | Self::Index { id, .. }
             | Self::Size { id, .. }
             | Self::Literal { id, .. }
             | Self::NoSharedFolder { id, .. }
@@ -164,7 +216,7 @@ pub fn collect(
     let mut found = Vec::new();
     for spec in specs {
         match check(spec) {
-            Ok(Some(file)) => found.push((spec, file)),
+            Ok(Some(it)) => found.push((spec, it)),
             Ok(None) => {}
             Err(fault) => faults.push(fault),
         }
@@ -174,8 +226,12 @@ pub fn collect(
     }
     let mut shipper = Shipper { execution, shared, budget: INLINE_BUDGET };
     let mut outputs = Vec::new();
-    for (spec, file) in found {
-        match shipper.value(spec, &file) {
+    for (spec, found) in found {
+        let value = match found {
+            Found::File(file) => shipper.value(spec, &file),
+            Found::Text(text) => shipper.text(spec, text),
+        };
+        match value {
             Ok(value) => outputs.push(Output { id: spec.id.clone(), value }),
             Err(fault) => faults.push(fault),
         }
@@ -183,22 +239,30 @@ pub fn collect(
     if faults.is_empty() { Ok(outputs) } else { Err(faults) }
 }
 
-/// A file that passed the checks: links resolved.
+/// A file that passed the checks, links resolved; or a text that needs none.
+enum Found {
+    File(Checked),
+    Text(String),
+}
+
 struct Checked {
     path: PathBuf,
     bytes: u64,
 }
 
-fn check(spec: &Expected) -> Result<Option<Checked>, Fault> {
-    let io_fault =
-        |source| Fault::Io { id: spec.id.clone(), verb: "found at", path: spec.file.clone(), source };
-    let path = match spec.file.canonicalize() {
+fn check(spec: &Expected) -> Result<Option<Found>, Fault> {
+    let file = match find(spec)? {
+        Located::File(file) => file,
+        Located::Text(text) => return Ok(Some(Found::Text(text))),
+    };
+    let io_fault = |source| Fault::Io { id: spec.id.clone(), verb: "found at", path: file.clone(), source };
+    let path = match file.canonicalize() {
         Ok(path) => path,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return if spec.optional {
                 Ok(None)
             } else {
-                Err(Fault::Missing { id: spec.id.clone(), file: spec.file.clone() })
+                Err(Fault::Missing { id: spec.id.clone(), file })
             };
         }
         Err(error) => return Err(io_fault(error)),
@@ -219,8 +283,83 @@ fn check(spec: &Expected) -> Result<Option<Checked>, Fault> {
     };
     match bound {
         Some(bound) => Err(Fault::Size { id: spec.id.clone(), file: path, bytes, bound }),
-        None => Ok(Some(Checked { path, bytes })),
+        None => Ok(Some(Found::File(Checked { path, bytes }))),
     }
+}
+
+enum Located {
+    File(PathBuf),
+    Text(String),
+}
+
+fn find(spec: &Expected) -> Result<Located, Fault> {
+    Ok(match &spec.place {
+        Place::File(file) => Located::File(file.clone()),
+        Place::Given(text) => Located::Text(text.clone()),
+        Place::Matching { folder, pattern } => {
+            let mut names: Vec<_> = fs::read_dir(folder)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| entry.file_name())
+                .filter(|name| name.to_str().is_some_and(|name| matches(name, pattern)))
+                .collect();
+            names.sort();
+            match names.as_slice() {
+                [] => Located::File(folder.join(pattern)),
+                [name] => Located::File(folder.join(name)),
+                [_, _, ..] => {
+                    return Err(Fault::Ambiguous {
+                        id: spec.id.clone(),
+                        pattern: pattern.clone(),
+                        names: names.iter().take(5).map(|name| name.to_string_lossy()).collect::<Vec<_>>().join(", "),
+                    });
+                }
+            }
+        }
+        Place::Contract { folder, extension } => by_contract(spec, folder, extension)?,
+    })
+}
+
+fn by_contract(spec: &Expected, folder: &Path, extension: &str) -> Result<Located, Fault> {
+    let index = folder.join("outputs.json");
+    let mut bytes = Vec::new();
+    let read = File::open(&index).and_then(|file| file.take(MAX_INDEX).read_to_end(&mut bytes));
+    if read.is_ok() {
+        let bad = |why: &str| Fault::Index { id: spec.id.clone(), path: index.clone(), why: why.to_owned() };
+        let document: serde_json::Value =
+            serde_json::from_slice(&bytes).map_err(|error| bad(&error.to_string()))?;
+        match document.get(&spec.id) {
+            None => {}
+            Some(serde_json::Value::String(text)) => return Ok(Located::Text(text.clone())),
+            Some(value @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_))) => {
+                return Ok(Located::Text(value.to_string()));
+            }
+            Some(value) => {
+                return match value.get("file").and_then(serde_json::Value::as_str) {
+                    Some(file) => Ok(Located::File(folder.join(file))),
+                    None => Err(bad("the member must be a text, a number, true or false, or {\"file\": …}")),
+                };
+            }
+        }
+    }
+    let plain = folder.join(&spec.id);
+    let extended = folder.join(format!("{}.{extension}", spec.id));
+    Ok(Located::File(if plain.exists() || extension.is_empty() { plain } else { extended }))
+}
+
+/// Whether a name matches a pattern in which `*` stands for any text.
+fn matches(name: &str, pattern: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else { return name == pattern };
+    let Some(mut name) = name.strip_prefix(head) else { return false };
+    let mut pieces: Vec<&str> = rest.split('*').collect();
+    // What follows the last star must be the end; the pieces between are found from left to right.
+    let Some(last) = pieces.pop() else { return true };
+    for piece in pieces {
+        let Some(at) = name.find(piece) else { return false };
+        name = &name[at + piece.len()..];
+    }
+    name.ends_with(last)
 }
 
 struct Shipper<'a> {
@@ -249,6 +388,19 @@ impl Shipper<'_> {
             // A box is written by programs as a small document; faces know how to read one.
             DataType::BoundingBox(_) => self.complex(spec, file, Format::new("application/json")),
         }
+    }
+
+    fn text(&mut self, spec: &Expected, text: String) -> Result<Value, Fault> {
+        let bytes = text.len() as u64;
+        let value = match &spec.data {
+            DataType::Literal(literal) => Value::Literal {
+                text: checked_literal(spec, literal.kind, text)?,
+                uom: literal.uom.clone(),
+            },
+            DataType::Complex(complex) => complex_value(Content::Text(text), &complex.default_format()),
+            DataType::BoundingBox(_) => complex_value(Content::Text(text), &Format::new("application/json")),
+        };
+        if self.fits(&value) { Ok(value) } else { Err(Fault::NoSharedFolder { id: spec.id.clone(), bytes }) }
     }
 
     fn complex(&mut self, spec: &Expected, file: &Checked, format: Format) -> Result<Value, Fault> {
@@ -296,8 +448,33 @@ impl Shipper<'_> {
                 Fault::Io { id: spec.id.clone(), verb: "put to", path: target.clone(), source }
             }
         })?;
+        if spec.sidecars {
+            self.ship_sidecars(&file.path, &target, shared).map_err(|source| Fault::Io {
+                id: spec.id.clone(),
+                verb: "put (with its side files) to",
+                path: target.clone(),
+                source,
+            })?;
+        }
         let content = Content::Shared(SharedFile { path: relative, bytes, sha256: Some(sha256) });
         Ok(complex_value(content, &format))
+    }
+
+    /// Everything beside the file that has its stem: `.shx` and `.dbf` go with a `.shp`.
+    fn ship_sidecars(&self, file: &Path, target: &Path, shared: &Path) -> io::Result<()> {
+        let (Some(folder), Some(stem)) = (file.parent(), file.file_stem().and_then(|stem| stem.to_str())) else {
+            return Ok(());
+        };
+        for entry in fs::read_dir(folder)?.flatten() {
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let belongs = name.strip_prefix(stem).is_some_and(|rest| rest.starts_with('.'));
+            // Links are left out: where they lead was not checked.
+            if belongs && entry.path() != file && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                transfer(&entry.path(), &target.with_file_name(plain(name)), shared)?;
+            }
+        }
+        Ok(())
     }
 }
 

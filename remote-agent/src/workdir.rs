@@ -49,6 +49,9 @@ pub struct Record {
     pub work_dir: PathBuf,
     /// What the supervisor starts.
     pub launch: Launch,
+    /// File that gets the program's output without the records that a rule consumed, if that is a result.
+    #[serde(default)]
+    pub stdout_result: Option<PathBuf>,
     /// What must be there at the end.
     pub outputs: Vec<Expected>,
     /// How its output lines are read, as the descriptor said it when the execution began.

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use wps_remote_agent::execution::stdout::{Decide, Verdict};
 use wps_remote_agent::execution::{self, Begin, Event, Host, Prepared, WORKDIR_VARIABLE};
-use wps_remote_agent::outputs::Expected;
+use wps_remote_agent::outputs::{Expected, Place};
 use wps_remote_agent::supervise::record::Launch;
 use wps_remote_agent::workdir::{Control, Ending, Found, LOG_FILE, Record};
 use wps_remote_protocol::{
@@ -73,9 +73,10 @@ impl World {
                 max_running_time_s: self.max_running_time_s,
                 grace_ms: 300,
             },
+            stdout_result: None,
             outputs: vec![Expected {
                 id: "result1".into(),
-                file: work_dir.join("result.txt"),
+                place: Place::File(work_dir.join("result.txt")),
                 data: DataType::Literal(LiteralData {
                     kind: LiteralType::String,
                     uom: None,
@@ -86,6 +87,7 @@ impl World {
                 roots: vec![work_dir.clone()],
                 min_bytes: 0,
                 max_bytes: None,
+                sidecars: false,
             }],
             work_dir,
             rules: serde_json::Value::Null,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use wps_remote_protocol::{ErrorKind, ExecutionError, KillReceipt, LogLevel};
 
+use super::stdout::{Decide, filter};
 use super::{WORKDIR_VARIABLE, unix};
 use crate::outputs;
 use crate::supervise::record::{Exit, Outcome, TROUBLE_FILE};
@@ -34,11 +35,12 @@ pub(super) fn make(
     shared: Option<&Path>,
     asked: Asked,
     last_lines: &str,
+    rules: &mut dyn Decide,
 ) -> (Ending, Option<KillReceipt>) {
     let (ending, receipt) = match folder.exit() {
         Ok(exit) => {
             let receipt = exit.receipt.clone();
-            (judge(exit, record, shared, asked, last_lines), receipt)
+            (judge(exit, record, shared, asked, last_lines, rules), receipt)
         }
         Err(error) => {
             let receipt = hunt(record);
@@ -67,13 +69,25 @@ pub(super) fn make(
     (ending, receipt)
 }
 
-fn judge(exit: Exit, record: &Record, shared: Option<&Path>, asked: Asked, last_lines: &str) -> Ending {
+fn judge(
+    exit: Exit,
+    record: &Record,
+    shared: Option<&Path>,
+    asked: Asked,
+    last_lines: &str,
+    rules: &mut dyn Decide,
+) -> Ending {
     let receipt = exit.receipt;
     if let Asked::ByRule(reason) = asked {
         return failed(ErrorKind::Reported, &reason, last_lines, receipt);
     }
     let (kind, text) = match exit.outcome {
         Outcome::Exited(0) => {
+            // A failure to write it shows as a missing output.
+            let written = record.stdout_result.as_ref().map(|path| distil(&record.launch.log, path, rules));
+            if let Some(Err(error)) = written {
+                tracing::warn!(execution.id = %record.execution, %error, "the result in the output was not written");
+            }
             return match outputs::collect(&record.outputs, &record.execution, shared) {
                 Ok(outputs) => Ending::Completed(outputs),
                 Err(faults) => {
@@ -107,6 +121,11 @@ fn judge(exit: Exit, record: &Record, shared: Option<&Path>, asked: Asked, last_
         None => text,
     };
     failed(kind, &text, last_lines, receipt)
+}
+
+fn distil(log: &Path, result: &Path, rules: &mut dyn Decide) -> std::io::Result<()> {
+    let to = std::io::BufWriter::new(std::fs::File::create(result)?);
+    filter(std::fs::File::open(log)?, to, rules)
 }
 
 fn failed(kind: ErrorKind, first: &str, last_lines: &str, receipt: Option<KillReceipt>) -> Ending {

@@ -91,8 +91,11 @@ pub(super) async fn follow(
         asked = Asked::ByRule(reason);
     }
     let last_lines = reader.tail();
+    let mut rules = reader.into_rules();
     let shared = host.shared.clone();
-    let task = spawn_blocking(move || ending::make(&folder, &record, shared.as_deref(), asked, &last_lines));
+    let task = spawn_blocking(move || {
+        ending::make(&folder, &record, shared.as_deref(), asked, &last_lines, rules.as_mut())
+    });
     let (made, receipt) = task.await.unwrap_or_else(|error| (ending::lost(&error.to_string()), None));
     if let Some(receipt) = receipt {
         let _ = events

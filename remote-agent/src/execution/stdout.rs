@@ -2,7 +2,9 @@
 //! within bounds (one progress a second, a bucket of log lines, the last lines for a failure's text). Pure: bytes and the
 //! time go in, events come out.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use wps_remote_protocol::LogLevel;
@@ -45,6 +47,16 @@ pub enum Verdict {
 pub trait Decide: Send {
     /// The verdict on one record, without its line end.
     fn decide(&mut self, record: &str, unfinished: bool) -> Verdict;
+
+    /// Whether records that no rule matched are log lines.
+    fn logs_unmatched(&self) -> bool {
+        false
+    }
+
+    /// The text of a record's bytes.
+    fn decode<'b>(&self, bytes: &'b [u8]) -> Cow<'b, str> {
+        String::from_utf8_lossy(bytes)
+    }
 }
 
 impl<F: FnMut(&str, bool) -> Verdict + Send> Decide for F {
@@ -97,13 +109,18 @@ impl Reader {
         let mut complete = Vec::new();
         self.records.push(bytes, &mut complete);
         for record in complete {
-            let record = String::from_utf8_lossy(&record);
+            let record = self.rules.decode(&record).into_owned();
             let record = record.trim();
             if record.is_empty() {
                 continue;
             }
             self.tail.push(record);
-            let verdict = self.rules.decide(record, false);
+            let verdict = match self.rules.decide(record, false) {
+                Verdict::Unmatched if self.rules.logs_unmatched() => {
+                    Verdict::Log(LogLevel::Info, record.to_owned())
+                }
+                verdict => verdict,
+            };
             self.act(verdict, now, silent, out);
         }
     }
@@ -116,7 +133,7 @@ impl Reader {
             && now.saturating_sub(self.last_bytes) >= SILENCE
         {
             self.looked_at = unfinished.len();
-            let record = String::from_utf8_lossy(unfinished).trim().to_owned();
+            let record = self.rules.decode(unfinished).trim().to_owned();
             if let Verdict::Progress(percent) = self.rules.decide(&record, true) {
                 self.act(Verdict::Progress(percent), now, false, out);
             }
@@ -135,6 +152,11 @@ impl Reader {
     /// The last lines, for the text of a failure.
     pub fn tail(&self) -> String {
         self.tail.text()
+    }
+
+    /// The rules, to be used once more.
+    pub fn into_rules(self) -> Box<dyn Decide> {
+        self.rules
     }
 
     fn act(&mut self, verdict: Verdict, now: Duration, silent: bool, out: &mut Vec<Line>) {
@@ -162,6 +184,31 @@ impl Reader {
             let text: String = text.chars().take(80).collect();
             let note = format!("a progress line holds no number (`{text}`); such lines are ignored");
             out.push(Line::Log(LogLevel::Warning, note));
+        }
+    }
+}
+
+/// Copies a program's output without the records that a rule consumed: what is left is the result of a program that
+/// writes it to standard output.
+pub fn filter(mut from: impl Read, mut to: impl Write, rules: &mut dyn Decide) -> io::Result<()> {
+    let mut records = Records::default();
+    let mut chunk = vec![0; MAX_RECORD];
+    loop {
+        let length = from.read(&mut chunk)?;
+        let mut complete = Vec::new();
+        records.push(if length == 0 { b"\n" } else { &chunk[..length] }, &mut complete);
+        if length == 0 && complete.last().is_some_and(Vec::is_empty) {
+            complete.pop();
+        }
+        for record in complete {
+            let text = rules.decode(&record);
+            if rules.decide(text.trim(), false) == Verdict::Unmatched {
+                to.write_all(text.as_bytes())?;
+                to.write_all(b"\n")?;
+            }
+        }
+        if length == 0 {
+            return to.flush();
         }
     }
 }
@@ -414,6 +461,17 @@ mod tests {
         reader.feed(b"new\n", ms(0), false, &mut out);
         assert_eq!(out, [Line::Progress(40.0), log("new")]);
         assert_eq!(reader.tail(), "old\np 40\nnew");
+    }
+
+    #[test]
+    fn what_the_rules_do_not_take_is_the_result() {
+        let mut only_progress = |record: &str, _: bool| match record.strip_prefix("p ") {
+            Some(_) => Verdict::Progress(1.0),
+            None => Verdict::Unmatched,
+        };
+        let mut result = Vec::new();
+        filter(&b"  {\np 1\rp 2\r\n\n  }"[..], &mut result, &mut only_progress).unwrap();
+        assert_eq!(String::from_utf8(result).unwrap(), "  {\n\n  }\n");
     }
 
     #[test]

@@ -43,12 +43,13 @@ impl World {
     fn expect(&self, data: DataType, name: &str) -> Expected {
         Expected {
             id: "result1".into(),
-            file: self.work(name),
+            place: Place::File(self.work(name)),
             data,
             optional: false,
             roots: vec![self.folder.path().join("work")],
             min_bytes: 0,
             max_bytes: None,
+            sidecars: false,
         }
     }
 
@@ -187,4 +188,50 @@ fn names_on_the_wire_are_always_relative() {
         let plain = plain(name);
         assert!(wps_remote_protocol::native::is_relative(&plain), "{name:?} became {plain:?}");
     }
+}
+
+#[test]
+fn a_pattern_must_match_one_file() {
+    let world = World::new();
+    let place = Place::Matching { folder: world.work(""), pattern: "out_*.tif".into() };
+    let spec = Expected { place, ..world.complex("", "image/tiff") };
+    assert!(world.fault(spec.clone()).contains("was not written"));
+    fs::write(world.work("out_1.tif"), "x").unwrap();
+    assert!(world.collect(spec.clone(), true).is_ok());
+    fs::write(world.work("out_2.tif"), "x").unwrap();
+    assert!(world.fault(spec).contains("several: out_1.tif, out_2.tif"));
+    for (name, pattern, expected) in
+        [("a", "a", true), ("ab", "a", false), ("a.b.c", "a*.c", true), ("ac", "a*b*c", false), ("abc", "a*b*c", true), ("aa", "a*aa", false)]
+    {
+        assert_eq!(matches(name, pattern), expected, "{name} {pattern}");
+    }
+}
+
+#[test]
+fn a_program_may_list_its_outputs() {
+    let world = World::new();
+    let place = Place::Contract { folder: world.work(""), extension: "json".into() };
+    let literal = Expected { place: place.clone(), ..world.literal("", LiteralType::Double) };
+    fs::write(world.work("outputs.json"), r#"{"result1": 1.5}"#).unwrap();
+    assert_eq!(world.collect(literal.clone(), true).unwrap()[0].value, Value::literal("1.5"));
+    fs::write(world.work("outputs.json"), r#"{"result1": [1]}"#).unwrap();
+    assert!(world.fault(literal.clone()).contains("outputs.json cannot be used"));
+    fs::write(world.work("outputs.json"), r#"{"result1": {"file": "/etc/passwd"}}"#).unwrap();
+    assert!(world.fault(literal).contains("outside"));
+    fs::remove_file(world.work("outputs.json")).unwrap();
+    fs::write(world.work("result1.json"), "{}").unwrap();
+    let complex = Expected { place, ..world.complex("", "application/json") };
+    assert_eq!(content(world.collect(complex, false).unwrap()), Content::Text("{}".into()));
+}
+
+#[test]
+fn side_files_go_along() {
+    let world = World::new();
+    for name in ["a.shp", "a.dbf", "ab.dbf"] {
+        fs::write(world.work(name), name).unwrap();
+    }
+    let spec = Expected { sidecars: true, ..world.complex("a.shp", "application/x-shp") };
+    world.collect(spec, true).unwrap();
+    let folder = world.shared().join("e1/result1");
+    assert!(folder.join("a.dbf").exists() && !folder.join("ab.dbf").exists());
 }

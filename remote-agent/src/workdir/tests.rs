@@ -47,6 +47,7 @@ impl World {
                 grace_ms: 0,
             },
             work_dir,
+            stdout_result: None,
             outputs: vec![],
             rules: serde_json::Value::Null,
         }
