@@ -1,5 +1,6 @@
 //! The remote agent: turns the INI service descriptors of a folder into processes that an orchestrator can run.
 
+pub mod engine;
 pub mod execution;
 pub mod outputs;
 pub mod supervise;

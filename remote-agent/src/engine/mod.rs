@@ -1,0 +1,433 @@
+//! What the agent decides: which requests it takes, who is told what, and what must be told again. Pure and synchronous:
+//! events and the time go in, actions come out. Knows no clock, no disk, no XMPP and no processes.
+//!
+//! ```text
+//!            request                 Started              Ended                 Finish
+//!  (unknown) ───────► Starting ──────────────► Running ─────────► Ended (outbox) ──────► Finished
+//!      │ refusal                                                   │  ▲
+//!      ▼                                                           └──┘ told again: 2 s, 4 s … 60 s
+//!  CannotExecute
+//! ```
+
+mod admission;
+mod outbox;
+#[cfg(test)]
+mod tests;
+
+pub use admission::{Measured, Settings};
+
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::fmt;
+use std::time::Duration;
+
+use wps_remote_protocol::message::RefusalReason;
+use wps_remote_protocol::{
+    ExecutionId, FromAgent, Load, LogLevel, ProcessDescription, ProcessId, Refusal, Request,
+};
+
+use self::outbox::Delivery;
+use crate::workdir::Ending;
+
+/// Finished executions that are remembered, so that a late repetition of a request is recognised at once. Older ones are
+/// recognised by their folder.
+const REMEMBERED: usize = 10_000;
+
+/// An orchestrator, by its nickname in the management room.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Peer(pub String);
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What must be done, in this order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Tell an orchestrator. An ending that arrives is confirmed by [`Engine::finish`].
+    Send(Peer, FromAgent),
+    /// Answer the request for this execution: it is taken.
+    Taken(ExecutionId),
+    /// Start an execution.
+    Start(Peer, Box<Request>),
+    /// Ask a running execution to end.
+    Abort(ExecutionId),
+    /// The execution is over and known to be so: its folder may go after the retention time.
+    Release(ExecutionId),
+    /// The load that is announced to everybody has changed.
+    Announce,
+}
+
+/// Actions of one call.
+pub type Actions = Vec<Action>;
+
+/// What is answered to a request at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It is known already: taken.
+    Known,
+    /// [`Action::Taken`] follows when it is safe on disk.
+    Later,
+}
+
+/// Why a message about an execution has no effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("there is no such execution here")]
+pub struct NotHeld;
+
+/// What happens to an execution.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// It is on disk and its program is about to run.
+    Started,
+    /// How far it is.
+    Progress(f64),
+    /// A line for its log.
+    Log(LogLevel, String),
+    /// It is over.
+    Ended(Ending),
+}
+
+struct Execution {
+    process: ProcessId,
+    originator: Peer,
+    weight: f64,
+    state: State,
+}
+
+enum State {
+    Starting,
+    Running { percent: Option<f64> },
+    Ended(Delivery),
+}
+
+impl Execution {
+    /// Whether it takes capacity.
+    fn is_live(&self) -> bool {
+        match self.state {
+            State::Starting | State::Running { .. } => true,
+            State::Ended(_) => false,
+        }
+    }
+}
+
+/// The agent's state.
+pub struct Engine {
+    settings: Settings,
+    processes: BTreeMap<ProcessId, ProcessDescription>,
+    executions: BTreeMap<ExecutionId, Execution>,
+    finished: HashSet<ExecutionId>,
+    finished_order: VecDeque<ExecutionId>,
+    /// Orchestrators that have invited us and are present.
+    subscribers: BTreeSet<Peer>,
+    measured: Measured,
+    draining: bool,
+    announced: Option<Load>,
+}
+
+impl Engine {
+    /// Nothing offered, nothing running.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            processes: BTreeMap::new(),
+            executions: BTreeMap::new(),
+            finished: HashSet::new(),
+            finished_order: VecDeque::new(),
+            subscribers: BTreeSet::new(),
+            measured: Measured::default(),
+            draining: false,
+            announced: None,
+        }
+    }
+
+    /// An orchestrator wants to know everything, and to be kept informed.
+    pub fn invite(&mut self, from: Peer, now: Duration, out: &mut Actions) {
+        out.push(Action::Send(from.clone(), FromAgent::Executions(self.held())));
+        for process in self.processes.values() {
+            out.push(Action::Send(from.clone(), FromAgent::Register(Box::new(process.clone()))));
+        }
+        out.push(Action::Send(from.clone(), FromAgent::Load(self.load())));
+        self.subscribers.insert(from.clone());
+        for (id, execution) in &mut self.executions {
+            let own = execution.originator == from;
+            match &mut execution.state {
+                // What was told while nobody listened is lost; the last of it matters.
+                State::Running { percent } if own => {
+                    out.push(Action::Send(from.clone(), FromAgent::Started { execution: id.clone() }));
+                    if let Some(percent) = *percent {
+                        out.push(Action::Send(from.clone(), progress(id, percent)));
+                    }
+                }
+                State::Ended(delivery) if own || !self.subscribers.contains(&execution.originator) => {
+                    delivery.hurry(now);
+                }
+                State::Starting | State::Running { .. } | State::Ended(_) => {}
+            }
+        }
+        self.deliver(now, out);
+    }
+
+    /// An orchestrator is no longer there.
+    pub fn peer_left(&mut self, peer: &Peer) {
+        self.subscribers.remove(peer);
+    }
+
+    /// The connection is gone, and everybody with it.
+    pub fn offline(&mut self) {
+        self.subscribers.clear();
+    }
+
+    /// An orchestrator asks for an execution.
+    pub fn request(
+        &mut self,
+        from: Peer,
+        request: Request,
+        now: Duration,
+        out: &mut Actions,
+    ) -> Result<Answer, Refusal> {
+        if self.finished.contains(&request.execution) {
+            return Ok(Answer::Known);
+        }
+        if let Some(execution) = self.executions.get_mut(&request.execution) {
+            // Asked again, perhaps by the orchestrator that took the job over: from now on it is told.
+            execution.originator = from;
+            let answer = match &mut execution.state {
+                State::Starting => Answer::Later,
+                State::Running { .. } => Answer::Known,
+                State::Ended(delivery) => {
+                    delivery.hurry(now);
+                    Answer::Known
+                }
+            };
+            self.deliver(now, out);
+            return Ok(answer);
+        }
+        let weight = match self.processes.get(&request.process) {
+            Some(process) => process.weight,
+            None => {
+                return Err(Refusal {
+                    reason: RefusalReason::NoSuchProcess,
+                    text: format!("process `{}` is not offered here", request.process),
+                });
+            }
+        };
+        admission::admit(&self.settings, &self.measured, self.draining, &self.usage(), weight)?;
+        let execution = Execution {
+            process: request.process.clone(),
+            originator: from.clone(),
+            weight,
+            state: State::Starting,
+        };
+        self.executions.insert(request.execution.clone(), execution);
+        out.push(Action::Start(from, Box::new(request)));
+        self.announce(out);
+        Ok(Answer::Later)
+    }
+
+    /// An orchestrator wants an execution to end. Its end is told like every other.
+    pub fn abort(
+        &mut self,
+        execution: &ExecutionId,
+        now: Duration,
+        out: &mut Actions,
+    ) -> Result<(), NotHeld> {
+        if self.finished.contains(execution) {
+            return Ok(());
+        }
+        let held = self.executions.get_mut(execution).ok_or(NotHeld)?;
+        match &mut held.state {
+            State::Starting | State::Running { .. } => out.push(Action::Abort(execution.clone())),
+            State::Ended(delivery) => {
+                delivery.hurry(now);
+                self.deliver(now, out);
+            }
+        }
+        Ok(())
+    }
+
+    /// An orchestrator has stored the ending. Said of a running execution it means nothing: its ending is still to come.
+    pub fn finish(&mut self, execution: &ExecutionId, out: &mut Actions) -> Result<(), NotHeld> {
+        if self.finished.contains(execution) {
+            return Ok(());
+        }
+        let held = self.executions.get(execution).ok_or(NotHeld)?;
+        if !held.is_live() {
+            self.executions.remove(execution);
+            self.remember(execution.clone());
+            out.push(Action::Release(execution.clone()));
+        }
+        Ok(())
+    }
+
+    /// Something happened to an execution.
+    pub fn happened(&mut self, id: &ExecutionId, event: Event, now: Duration, out: &mut Actions) {
+        let Some(execution) = self.executions.get_mut(id) else { return };
+        let listener = Some(execution.originator.clone()).filter(|peer| self.subscribers.contains(peer));
+        let mut tell = |message| out.extend(listener.clone().map(|peer| Action::Send(peer, message)));
+        match (event, &mut execution.state) {
+            (Event::Started, State::Starting) => {
+                execution.state = State::Running { percent: None };
+                tell(FromAgent::Started { execution: id.clone() });
+                out.push(Action::Taken(id.clone()));
+            }
+            (Event::Progress(percent), State::Running { percent: last }) => {
+                *last = Some(percent);
+                tell(progress(id, percent));
+            }
+            (Event::Log(level, text), State::Starting | State::Running { .. }) => {
+                tell(FromAgent::Log { execution: id.clone(), level, text });
+            }
+            (Event::Ended(ending), State::Starting | State::Running { .. }) => {
+                if matches!(execution.state, State::Starting) {
+                    out.push(Action::Taken(id.clone()));
+                }
+                execution.state = State::Ended(Delivery::new(ending, now));
+                self.deliver(now, out);
+                self.announce(out);
+            }
+            // An execution has one ending; what comes after it, or twice, is an echo.
+            (Event::Started | Event::Progress(_) | Event::Log(..) | Event::Ended(_), _) => {}
+        }
+    }
+
+    /// An execution that a former agent has started; it is followed again.
+    pub fn adopt(&mut self, id: ExecutionId, process: ProcessId, originator: Peer, weight: f64) {
+        let state = State::Starting;
+        self.executions.insert(id, Execution { process, originator, weight, state });
+    }
+
+    /// An ending that a former agent could not deliver.
+    pub fn adopt_ended(
+        &mut self,
+        id: ExecutionId,
+        process: ProcessId,
+        originator: Peer,
+        ending: Ending,
+        now: Duration,
+    ) {
+        let state = State::Ended(Delivery::new(ending, now));
+        self.executions.insert(id, Execution { process, originator, weight: 0.0, state });
+    }
+
+    /// An execution that a former agent has finished.
+    pub fn adopt_finished(&mut self, id: ExecutionId) {
+        self.remember(id);
+    }
+
+    /// What is offered is now this. Running executions of what is gone go on.
+    pub fn offer(&mut self, processes: Vec<ProcessDescription>, out: &mut Actions) {
+        let new: BTreeMap<ProcessId, ProcessDescription> =
+            processes.into_iter().map(|process| (process.id.clone(), process)).collect();
+        let gone: Vec<ProcessId> =
+            self.processes.keys().filter(|id| !new.contains_key(*id)).cloned().collect();
+        let changed: Vec<&ProcessDescription> =
+            new.values().filter(|process| self.processes.get(&process.id) != Some(*process)).collect();
+        for peer in &self.subscribers {
+            for id in &gone {
+                out.push(Action::Send(peer.clone(), FromAgent::Unregister(id.clone())));
+            }
+            for process in &changed {
+                let message = FromAgent::Register(Box::new((*process).clone()));
+                out.push(Action::Send(peer.clone(), message));
+            }
+        }
+        self.processes = new;
+    }
+
+    /// What the host's load is now.
+    pub fn measure(&mut self, measured: Measured, out: &mut Actions) {
+        self.measured = measured;
+        self.announce(out);
+    }
+
+    /// From now on no new work is taken, or it is again.
+    pub fn drain(&mut self, draining: bool, out: &mut Actions) {
+        self.draining = draining;
+        self.announce(out);
+    }
+
+    /// Takes note of the time; gives the time at which this wants to be called again.
+    pub fn tick(&mut self, now: Duration, out: &mut Actions) -> Option<Duration> {
+        self.deliver(now, out);
+        self.executions
+            .values()
+            .filter_map(|execution| match &execution.state {
+                State::Ended(delivery) => Some(delivery.due()),
+                State::Starting | State::Running { .. } => None,
+            })
+            .min()
+    }
+
+    /// What is announced of the load.
+    pub fn load(&self) -> Load {
+        admission::load(&self.settings, &self.measured, self.draining, &self.usage())
+    }
+
+    /// The process of an execution that is held.
+    pub fn process_of(&self, execution: &ExecutionId) -> Option<&ProcessId> {
+        self.executions.get(execution).map(|execution| &execution.process)
+    }
+
+    /// How many executions take capacity.
+    pub fn live(&self) -> usize {
+        self.executions.values().filter(|execution| execution.is_live()).count()
+    }
+
+    /// Everything held: live, or ended and not yet known to be stored.
+    pub fn held(&self) -> Vec<ExecutionId> {
+        self.executions.keys().cloned().collect()
+    }
+
+    /// Sends every ending that is due: to its originator, or, while that one is away, to whoever is there, since a job can
+    /// have been taken over.
+    fn deliver(&mut self, now: Duration, out: &mut Actions) {
+        for (id, execution) in &mut self.executions {
+            let State::Ended(delivery) = &mut execution.state else { continue };
+            if delivery.due() > now {
+                continue;
+            }
+            let to: Vec<Peer> = if self.subscribers.contains(&execution.originator) {
+                vec![execution.originator.clone()]
+            } else {
+                self.subscribers.iter().cloned().collect()
+            };
+            let message = delivery.message(id);
+            out.extend(to.iter().map(|peer| Action::Send(peer.clone(), message.clone())));
+            delivery.sent(now, !to.is_empty());
+        }
+    }
+
+    fn announce(&mut self, out: &mut Actions) {
+        let load = self.load();
+        let changed = self.announced.as_ref().is_none_or(|told| admission::differs(told, &load));
+        if changed {
+            self.announced = Some(load);
+            out.push(Action::Announce);
+        }
+    }
+
+    fn usage(&self) -> admission::Usage {
+        let live = self.executions.values().filter(|execution| execution.is_live());
+        live.fold(admission::Usage::default(), |sum, execution| admission::Usage {
+            running: sum.running + 1,
+            units: sum.units + execution.weight,
+        })
+    }
+
+    fn remember(&mut self, id: ExecutionId) {
+        if self.finished.insert(id.clone()) {
+            self.finished_order.push_back(id);
+        }
+        if self.finished_order.len() > REMEMBERED
+            && let Some(oldest) = self.finished_order.pop_front()
+        {
+            self.finished.remove(&oldest);
+        }
+    }
+}
+
+fn progress(id: &ExecutionId, percent: f64) -> FromAgent {
+    FromAgent::Progress { execution: id.clone(), percent, message: String::new() }
+}
