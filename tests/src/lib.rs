@@ -20,10 +20,13 @@ pub mod fixtures;
 pub mod http;
 pub mod orchestrator;
 pub mod program;
+pub mod python;
 pub mod xml;
+pub mod xmpp;
 
 use std::cell::RefCell;
 use std::fs;
+use std::io::{self, Write as _};
 use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
@@ -70,7 +73,13 @@ pub fn installed(program: &str) -> bool {
 
 /// Says that a test does not run here; every skip comes through here, so that a run can be searched for it.
 pub fn skip(what: &str, why: &str) {
-    println!("SKIPPED {what}: {why}");
+    tell(&format!("SKIPPED {what}: {why}"));
+}
+
+/// A line for whoever watches the run. It goes past the capture of the test framework, which would swallow it when the
+/// test passes.
+pub fn tell(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Everything of one test.
@@ -87,6 +96,25 @@ pub struct Site {
 /// # Panics
 /// If the test does, or a program died, or wrote an unexpected warning, or left a process behind.
 pub fn run(name: &str, test: impl FnOnce(&Site)) {
+    run_on(name, Bus::embedded, test);
+}
+
+/// The same over every XMPP server that is installed here, one after the other.
+///
+/// # Panics
+/// See [`run`].
+pub fn run_over_every_server(name: &str, test: impl Fn(&Site)) {
+    run(name, &test);
+    for server in xmpp::every_server(name) {
+        let label = server.label();
+        if label != "embedded" {
+            tell(&format!("{name} over {label}"));
+            run_on(&format!("{name}-{label}"), |_| Bus::own(server), &test);
+        }
+    }
+}
+
+fn run_on(name: &str, bus: impl FnOnce(&Path) -> Bus, test: impl FnOnce(&Site)) {
     let scratch = tempfile::Builder::new()
         .prefix(&format!("wps-e2e-{name}-"))
         .tempdir()
@@ -94,7 +122,7 @@ pub fn run(name: &str, test: impl FnOnce(&Site)) {
     let site = Site {
         name: name.to_owned(),
         folder: scratch.path().to_owned(),
-        bus: Bus::embedded(scratch.path()),
+        bus: bus(scratch.path()),
         programs: RefCell::default(),
         announced: RefCell::default(),
     };
@@ -105,8 +133,8 @@ pub fn run(name: &str, test: impl FnOnce(&Site)) {
     let report = outcome.is_err().then(|| site.report());
     site.sweep();
     if let Err(panic) = outcome {
-        println!("{}", report.unwrap_or_default());
-        println!("everything of this test is kept in {}", scratch.keep().display());
+        tell(&report.unwrap_or_default());
+        tell(&format!("everything of the test `{name}` is kept in {}", scratch.keep().display()));
         resume_unwind(panic);
     }
 }
