@@ -1,48 +1,108 @@
-//! The XMPP server of a site, as the configuration files of orchestrator and agents name it: the embedded one.
+//! The XMPP server of a site, as the configuration files of orchestrator and agents name it: the one that is embedded in
+//! the orchestrator, or one of its own.
 
+use std::cell::{RefCell, RefMut};
 use std::path::{Path, PathBuf};
 
 use wps_remote_xmpp::server::Accounts;
 
 use crate::free_port;
+use crate::xmpp::{OWNER, XmppServer};
 
-/// The domain of all accounts.
+/// The domain of all accounts of the embedded server.
 pub const DOMAIN: &str = "wps.localhost";
 /// The password of all rooms.
 pub const ROOM_PASSWORD: &str = "room secret 50%";
 
 /// How to get onto the bus.
-#[derive(Debug, Clone)]
-pub struct Bus {
-    port: u16,
-    accounts: PathBuf,
+pub struct Bus(Kind);
+
+enum Kind {
+    /// Inside the orchestrator, which comes and goes with it.
+    Embedded { port: u16, accounts: PathBuf },
+    /// A server of its own, reached with direct TLS and its own certificate as CA.
+    Own(RefCell<Box<dyn XmppServer>>),
 }
 
 impl Bus {
     /// The embedded server, on a free port, with its accounts in this folder.
     pub fn embedded(folder: &Path) -> Self {
-        Self { port: free_port(), accounts: folder.join("xmpp-accounts") }
+        Self(Kind::Embedded { port: free_port(), accounts: folder.join("xmpp-accounts") })
+    }
+
+    /// A server that is running already.
+    pub fn own(server: Box<dyn XmppServer>) -> Self {
+        server.add_account(OWNER, "password of the orchestrator");
+        Self(Kind::Own(RefCell::new(server)))
+    }
+
+    /// The server, to be killed and restarted.
+    ///
+    /// # Panics
+    /// If it is the embedded one.
+    pub fn server(&self) -> RefMut<'_, Box<dyn XmppServer>> {
+        match &self.0 {
+            Kind::Own(server) => server.borrow_mut(),
+            Kind::Embedded { .. } => panic!("the embedded server is a part of the orchestrator"),
+        }
     }
 
     /// What `orchestrator.ini` says about it.
     pub fn orchestrator_lines(&self) -> String {
-        format!(
-            "[xmpp]\ndomain = {DOMAIN}\nmuc_password = {ROOM_PASSWORD}\n\n\
-             [xmpp_server]\nlisten = 127.0.0.1:{}\naccounts = {}\n\n",
-            self.port,
-            self.accounts.display()
-        )
+        match &self.0 {
+            Kind::Embedded { port, accounts } => format!(
+                "[xmpp]\ndomain = {DOMAIN}\nmuc_password = {ROOM_PASSWORD}\n\n\
+                 [xmpp_server]\nlisten = 127.0.0.1:{port}\naccounts = {}\n\n",
+                accounts.display()
+            ),
+            Kind::Own(server) => {
+                let server = server.borrow();
+                let place = server.place();
+                format!(
+                    "[xmpp]\naddress = {}\nport = {}\ntls = direct\ntls_ca_file = {}\ndomain = {}\nuser = {OWNER}\n\
+                     password = password of the orchestrator\nmuc_service = {}\nmuc_password = {ROOM_PASSWORD}\n\n\
+                     [xmpp_server]\nenabled = false\n\n",
+                    place.host,
+                    place.tls_port,
+                    place.ca_file.display(),
+                    place.domain,
+                    place.muc_domain
+                )
+            }
+        }
     }
 
     /// What `remote.config` says about it. Makes an account for this agent.
     pub fn agent_lines(&self, agent: &str) -> String {
         let password = format!("password of {agent}");
-        Accounts::new(&self.accounts).set(agent, &password).expect("the file of accounts can be written");
+        let (place, domain, muc_domain) = match &self.0 {
+            Kind::Embedded { port, accounts } => {
+                Accounts::new(accounts).set(agent, &password).expect("the file of accounts can be written");
+                (
+                    format!("address = 127.0.0.1\nport = {port}\ntls = none\nallow_plaintext = true\n"),
+                    DOMAIN.to_owned(),
+                    format!("conference.{DOMAIN}"),
+                )
+            }
+            Kind::Own(server) => {
+                let server = server.borrow();
+                server.add_account(agent, &password);
+                let place = server.place();
+                (
+                    format!(
+                        "address = {}\nport = {}\ntls = direct\ntls_ca_file = {}\n",
+                        place.host,
+                        place.tls_port,
+                        place.ca_file.display()
+                    ),
+                    place.domain.clone(),
+                    place.muc_domain.clone(),
+                )
+            }
+        };
         format!(
-            "address = 127.0.0.1\nport = {}\ndomain = {DOMAIN}\ntls = none\nallow_plaintext = true\n\
-             user = {agent}\npassword = {password}\nmucService = conference.{DOMAIN}\n\
-             mucServicePassword = {ROOM_PASSWORD}\n",
-            self.port
+            "{place}domain = {domain}\nuser = {agent}\npassword = {password}\nmucService = {muc_domain}\n\
+             mucServicePassword = {ROOM_PASSWORD}\n"
         )
     }
 }

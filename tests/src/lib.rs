@@ -39,6 +39,7 @@ use crate::agent::AgentBuilder;
 use crate::bus::Bus;
 use crate::orchestrator::OrchestratorBuilder;
 use crate::program::{Program, processes_with};
+use crate::xmpp::XmppServer;
 
 /// Asks until there is an answer or the time is up.
 pub fn wait_until<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
@@ -96,7 +97,7 @@ pub struct Site {
 /// # Panics
 /// If the test does, or a program died, or wrote an unexpected warning, or left a process behind.
 pub fn run(name: &str, test: impl FnOnce(&Site)) {
-    run_on(name, Bus::embedded, test);
+    run_with(name, Bus::embedded, test);
 }
 
 /// The same over every XMPP server that is installed here, one after the other.
@@ -109,12 +110,20 @@ pub fn run_over_every_server(name: &str, test: impl Fn(&Site)) {
         let label = server.label();
         if label != "embedded" {
             tell(&format!("{name} over {label}"));
-            run_on(&format!("{name}-{label}"), |_| Bus::own(server), &test);
+            run_on(&format!("{name}-{label}"), server, &test);
         }
     }
 }
 
-fn run_on(name: &str, bus: impl FnOnce(&Path) -> Bus, test: impl FnOnce(&Site)) {
+/// The same over this server.
+///
+/// # Panics
+/// See [`run`].
+pub fn run_on(name: &str, server: Box<dyn XmppServer>, test: impl FnOnce(&Site)) {
+    run_with(name, |_| Bus::own(server), test);
+}
+
+fn run_with(name: &str, bus: impl FnOnce(&Path) -> Bus, test: impl FnOnce(&Site)) {
     let scratch = tempfile::Builder::new()
         .prefix(&format!("wps-e2e-{name}-"))
         .tempdir()

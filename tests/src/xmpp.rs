@@ -294,7 +294,7 @@ modules_disabled = {{ "s2s" }}
 admins = {{ "{OWNER}@{domain}" }}
 authentication = "internal_plain"
 c2s_require_encryption = false
-allow_unencrypted_plain_auth = false
+allow_unencrypted_plain_auth = true
 c2s_stanza_size_limit = 262144
 ssl = {{ certificate = "{path}/xmpp-certificate.pem", key = "{path}/xmpp-key.pem" }}
 c2s_direct_tls_ssl = {{ certificate = "{path}/xmpp-certificate.pem", key = "{path}/xmpp-key.pem" }}

@@ -100,7 +100,7 @@ fn a_hundred_descriptors_are_announced_within_three_seconds() {
         let start = Instant::now();
         let _agent = agent.start();
         orchestrator.wait_until_offer(Duration::from_secs(3), "100 processes", |offer| offer.len() == 100);
-        println!("100 descriptors on offer {:?} after the start of the agent", start.elapsed());
+        e2e::tell(&format!("100 descriptors on offer {:?} after the start of the agent", start.elapsed()));
     });
 }
 

@@ -122,7 +122,11 @@ fn a_huge_body_is_refused_and_memory_stays_bounded() {
 
         let after = orchestrator.program().resident();
         let grown = after.saturating_sub(before) >> 20;
-        println!("resident: {} MiB before, {} MiB after two bodies of 50 MB", before >> 20, after >> 20);
+        e2e::tell(&format!(
+            "resident: {} MiB before, {} MiB after two bodies of 50 MB",
+            before >> 20,
+            after >> 20
+        ));
         assert!(grown <= 64, "{grown} MiB more than before");
         assert!(wps.processes().is_ok());
     });
