@@ -325,3 +325,6 @@ fn log_message(agent: &AgentId, message: &FromAgent) {
         FromAgent::Progress { .. } | FromAgent::Log { .. } | FromAgent::Load(_) => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,20 @@
 //! The orchestrator: offers the processes of remote agents over OGC WPS and loses no job.
+//!
+//! | module | responsibility |
+//! |---|---|
+//! | [`engine`] | pure: jobs, agents, what happens next |
+//! | [`driver`] | the one task that owns the engine; performs its actions |
+//! | [`bus`] | agents on XMPP ⇄ engine events |
+//! | [`store`] | jobs, durable |
+//! | [`results`] | files of jobs |
+//! | [`matching`] | requests against descriptions |
+//! | [`jobs`] | the handle that faces use |
+//! | [`encoding`] | documents ⇄ our types |
+//! | [`telemetry`] | figures for operators |
+
 pub mod bus;
 pub mod driver;
+pub mod encoding;
 pub mod engine;
 pub mod jobs;
 pub mod matching;

@@ -117,7 +117,9 @@ fn fit_outputs(description: &ProcessDescription, form: &Form) -> Result<(), Mism
             output: short(&wanted.id),
             known: names(description.outputs.iter().map(|o| o.id.as_str())),
         })?;
-        let (Some(format), DataType::Complex(complex)) = (&wanted.media_type, &declared.data) else { continue };
+        let (Some(format), DataType::Complex(complex)) = (&wanted.media_type, &declared.data) else {
+            continue;
+        };
         // Every file can be had as a plain stream of bytes, whatever it is declared as: clients of today ask for that.
         let octets = format.eq_ignore_ascii_case("application/octet-stream");
         if !octets && !complex.formats.iter().any(|f| same_media_type(&f.media_type, format)) {
@@ -148,7 +150,10 @@ fn fit_value(id: &str, declared: &DataType, value: &mut Value) -> Result<(), Mis
             }
             fit_literal(literal, text).map_err(bad)
         }
-        (DataType::Complex(complex), Value::Complex { media_type, .. } | Value::Reference { media_type, .. }) => {
+        (
+            DataType::Complex(complex),
+            Value::Complex { media_type, .. } | Value::Reference { media_type, .. },
+        ) => {
             if media_type.is_empty() {
                 *media_type = complex.default_format().media_type;
             }
@@ -187,8 +192,12 @@ fn fit_value(id: &str, declared: &DataType, value: &mut Value) -> Result<(), Mis
             };
             Ok(())
         }
-        (DataType::Literal(_), Value::BoundingBox(_)) => Err(bad("a literal is expected, not a bounding box".into())),
-        (DataType::Complex(_), Value::BoundingBox(_)) => Err(bad("a document is expected, not a bounding box".into())),
+        (DataType::Literal(_), Value::BoundingBox(_)) => {
+            Err(bad("a literal is expected, not a bounding box".into()))
+        }
+        (DataType::Complex(_), Value::BoundingBox(_)) => {
+            Err(bad("a document is expected, not a bounding box".into()))
+        }
         (DataType::BoundingBox(_), _) => Err(bad("a bounding box is expected".into())),
     }
 }

@@ -24,7 +24,9 @@ pub const MAX_INLINE_TOTAL: usize = 96 * 1024;
 #[derive(Debug, Error)]
 pub enum ResultsError {
     /// An input is too large for a message and there is no shared folder.
-    #[error("input `{input}` has {bytes} bytes; without a shared folder (`[results] shared_dir`) {limit} bytes are the limit")]
+    #[error(
+        "input `{input}` has {bytes} bytes; without a shared folder (`[results] shared_dir`) {limit} bytes are the limit"
+    )]
     TooLarge {
         /// The input.
         input: String,
@@ -116,8 +118,11 @@ impl Results {
         input: &mut wps_remote_protocol::Input,
     ) -> Result<(), ResultsError> {
         let bytes = input.value.inline_bytes();
-        let too_large =
-            || ResultsError::TooLarge { input: input.id.chars().take(100).collect(), bytes, limit: MAX_INLINE };
+        let too_large = || ResultsError::TooLarge {
+            input: input.id.chars().take(100).collect(),
+            bytes,
+            limit: MAX_INLINE,
+        };
         let Some(shared) = &self.shared else { return Err(too_large()) };
         let Value::Complex { content, .. } = &mut input.value else { return Err(too_large()) };
         let data: &[u8] = match content {
@@ -146,7 +151,8 @@ impl Results {
         execution: ExecutionId,
         outputs: Outputs,
     ) -> Result<Outputs, ResultsError> {
-        let files = outputs.iter().any(|o| matches!(&o.value, Value::Complex { content: Content::Shared(_), .. }));
+        let files =
+            outputs.iter().any(|o| matches!(&o.value, Value::Complex { content: Content::Shared(_), .. }));
         if !files {
             return Ok(outputs);
         }
@@ -168,7 +174,9 @@ impl Results {
                 why: why.to_owned(),
             };
             let Some(shared) = &self.shared else {
-                return Err(bad("is in a shared folder, but this orchestrator has none (`[results] shared_dir`)"));
+                return Err(bad(
+                    "is in a shared folder, but this orchestrator has none (`[results] shared_dir`)",
+                ));
             };
             // Only the folder of this very execution: an agent must not hand out another job's files.
             if !native::is_relative(&file.path) || !file.path.starts_with(&format!("{execution}/")) {
@@ -191,7 +199,11 @@ impl Results {
                     return Err(bad("is not a regular file"));
                 }
                 if metadata.len() != file.bytes {
-                    return Err(bad(&format!("has {} bytes, but {} were announced", metadata.len(), file.bytes)));
+                    return Err(bad(&format!(
+                        "has {} bytes, but {} were announced",
+                        metadata.len(),
+                        file.bytes
+                    )));
                 }
                 move_file(&real, &target)?;
             }

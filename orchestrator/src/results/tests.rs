@@ -28,7 +28,8 @@ async fn a_result_is_taken_over_and_found() {
     let path = format!("{execution}/result 1/a b.gml");
     write(&results, &path, "<gml/>");
     for _ in 0..2 {
-        let outputs = results.collect(job, execution.clone(), vec![output("result 1", &path, 6)]).await.unwrap();
+        let outputs =
+            results.collect(job, execution.clone(), vec![output("result 1", &path, 6)]).await.unwrap();
         let Value::Complex { content: Content::Shared(file), .. } = &outputs[0].value else { panic!() };
         assert_eq!(file.path, format!("{job}/result%201/a b.gml"));
         assert_eq!(std::fs::read_to_string(results.path(file).unwrap()).unwrap(), "<gml/>");
@@ -56,7 +57,8 @@ async fn files_that_are_not_the_executions_own_are_refused() {
         (format!("{execution}/result/real"), 4, "3 bytes, but 4"),
         (format!("{execution}/result/none"), 4, "cannot be read here"),
     ] {
-        let error = results.collect(job, execution.clone(), vec![output("result", &path, bytes)]).await.unwrap_err();
+        let error =
+            results.collect(job, execution.clone(), vec![output("result", &path, bytes)]).await.unwrap_err();
         assert!(error.to_string().contains(why), "{path}: {error}");
     }
     let file = SharedFile { path: "../x".into(), bytes: 0, sha256: None };
@@ -68,7 +70,11 @@ async fn large_inputs_leave_the_message() {
     let (_folder, results, job, _) = stage();
     let complex = |n: usize| Input {
         id: format!("i{n}"),
-        value: Value::Complex { content: Content::Text("x".repeat(n)), media_type: "text/plain".into(), schema: None },
+        value: Value::Complex {
+            content: Content::Text("x".repeat(n)),
+            media_type: "text/plain".into(),
+            schema: None,
+        },
     };
     let inputs = vec![complex(10), complex(40_000), complex(20_000)];
     let staged = results.stage_inputs(job, inputs.clone()).await.unwrap();

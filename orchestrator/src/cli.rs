@@ -1,0 +1,211 @@
+//! The command line: arguments into one of a few jobs, and an exit code. 0 = done, 1 = it did not work, 2 = wrong usage,
+//! 100 = the configuration or the start failed.
+
+mod accounts;
+mod query;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, SCHEMA};
+use crate::{check, compose};
+
+/// Exit code when the configuration or the start failed.
+const FAILED_TO_START: u8 = 100;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "wps-orchestrator",
+    version,
+    about = "Offers the processes of remote agents over OGC WPS, and loses no job",
+    after_help = "First steps:\n  wps-orchestrator config > orchestrator.ini     the commented sample; all keys have defaults\n  wps-orchestrator serve                          starts with ./orchestrator.ini, or with the defaults\n  wps-orchestrator accounts add agent1            an account for an agent, and its remote.config"
+)]
+struct Cli {
+    /// Configuration file; default: ./orchestrator.ini if it exists, else the built-in defaults
+    #[arg(short, long, global = true, value_name = "FILE", env = "WPS_ORCHESTRATOR_CONFIG")]
+    config: Option<PathBuf>,
+    /// Form of the log on standard error
+    #[arg(long, global = true, value_enum, default_value = "text", env = "WPS_ORCHESTRATOR_LOG_FORMAT")]
+    log_format: LogFormat,
+    /// What to log: error, warn, info, debug, trace, or a filter such as info,wps_orchestrator::bus=debug
+    #[arg(long, global = true, value_name = "FILTER", default_value = "info", env = "WPS_ORCHESTRATOR_LOG")]
+    log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the orchestrator until it is told to stop (Ctrl-C, SIGTERM)
+    Serve,
+    /// Examine the installation: configuration, folders, store, XMPP; each finding with its remedy
+    Check {
+        /// One JSON array instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the commented sample configuration
+    Config,
+    /// Show the jobs of a running orchestrator, newest first
+    Jobs {
+        #[command(flatten)]
+        target: query::Target,
+        /// Show one job, with its log
+        id: Option<String>,
+        /// Give the job up
+        #[arg(long, requires = "id")]
+        dismiss: bool,
+    },
+    /// Show the agents that a running orchestrator sees
+    Agents {
+        #[command(flatten)]
+        target: query::Target,
+    },
+    /// Manage the accounts of the embedded XMPP server
+    Accounts {
+        #[command(subcommand)]
+        action: accounts::Action,
+    },
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = match EnvFilter::builder().parse(&cli.log) {
+        Ok(filter) => filter,
+        Err(error) => return complain(2, format!("--log {}: {error}", cli.log)),
+    };
+    // The stream layer prints stanzas, and with them passwords, at trace level: never, whatever the filter says.
+    let filter = ["tokio_xmpp=info", "rxml=info", "xso=info"].into_iter().fold(filter, |filter, cap| {
+        match cap.parse() {
+            Ok(directive) => filter.add_directive(directive),
+            Err(_) => filter,
+        }
+    });
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match cli.log_format {
+        LogFormat::Text => log.with_target(false).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(FAILED_TO_START, format!("the runtime cannot be started: {error}")),
+    };
+    runtime.block_on(run(cli))
+}
+
+/// Two threads serve thousands of jobs; more of them only cost memory.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4)
+}
+
+async fn run(cli: Cli) -> ExitCode {
+    let path = cli.config.clone().or_else(|| {
+        let usual = Path::new("orchestrator.ini");
+        usual.exists().then(|| usual.to_owned())
+    });
+    if let Command::Config = cli.command {
+        print(SCHEMA.sample());
+        return ExitCode::SUCCESS;
+    }
+    if let Command::Check { json } = cli.command {
+        let findings = check::examine(path.as_deref()).await;
+        print(if json { check::json(&findings) } else { check::text(&findings) });
+        let bad = findings.iter().any(|finding| finding.verdict == check::Verdict::Wrong);
+        return if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    }
+    let config = match Config::load(path.as_deref()) {
+        Ok(config) => config,
+        Err(error) => return complain(FAILED_TO_START, error),
+    };
+    match cli.command {
+        Command::Serve => {
+            match &path {
+                Some(path) => tracing::info!(config = %path.display(), "starting wps-orchestrator {}", env!("CARGO_PKG_VERSION")),
+                None => tracing::info!("starting wps-orchestrator {} with the built-in defaults (no orchestrator.ini here)", env!("CARGO_PKG_VERSION")),
+            }
+            serve(config).await
+        }
+        Command::Jobs { target, id, dismiss } => query::jobs(&config, &target, id.as_deref(), dismiss).await,
+        Command::Agents { target } => query::agents(&config, &target).await,
+        Command::Accounts { action } => accounts::act(&config, action),
+        // Answered above, before the configuration was needed.
+        Command::Check { .. } | Command::Config => ExitCode::SUCCESS,
+    }
+}
+
+async fn serve(config: Config) -> ExitCode {
+    let shutdown = CancellationToken::new();
+    let running = match compose::start(config, shutdown.clone()).await {
+        Ok(running) => running,
+        Err(error) => return complain(FAILED_TO_START, chain(&error)),
+    };
+    let ended = running.ended();
+    tokio::pin!(ended);
+    tokio::select! {
+        () = stop_signal() => {
+            tracing::info!("stopping");
+            shutdown.cancel();
+            tokio::select! {
+                () = ended => {}
+                () = stop_signal() => tracing::warn!("stopped at once, because it was asked for twice"),
+            }
+            ExitCode::SUCCESS
+        }
+        // Nobody asked for it: something inside has ended.
+        () = &mut ended => ExitCode::FAILURE,
+    }
+}
+
+/// Ctrl-C or SIGTERM.
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        Err(_) => {
+            let _ = tokio::signal::ctrl_c().await;
+        }
+    }
+}
+
+/// An error with its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn print(text: impl std::fmt::Display) {
+    use std::io::Write;
+    // A reader that has closed the pipe has seen enough.
+    let _ = write!(std::io::stdout(), "{text}");
+}
+
+fn complain(code: u8, error: impl std::fmt::Display) -> ExitCode {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "wps-orchestrator: {error}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,157 @@
+//! `wps-orchestrator jobs` and `agents`: ask a running orchestrator over its own HTTP side and print what it says.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{complain, print};
+use crate::config::Config;
+
+/// Largest answer that is read.
+const MAX_ANSWER: u64 = 64 << 20;
+
+#[derive(Debug, Args)]
+pub(super) struct Target {
+    /// Address of the running orchestrator; default: [http] listen of the configuration
+    #[arg(long, value_name = "HOST:PORT")]
+    at: Option<String>,
+    /// JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+impl Target {
+    fn address(&self, config: &Config) -> String {
+        self.at.clone().unwrap_or_else(|| {
+            let mut listen = config.http.listen;
+            if listen.ip().is_unspecified() {
+                listen.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+            }
+            listen.to_string()
+        })
+    }
+}
+
+pub(super) async fn jobs(config: &Config, target: &Target, id: Option<&str>, dismiss: bool) -> ExitCode {
+    let address = target.address(config);
+    if let Some(id) = id
+        && !id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+    {
+        return complain(2, format!("`{id}` is not a job id"));
+    }
+    if dismiss {
+        let path = format!("/wps?service=WPS&version=1.0.0&request=Dismiss&executionId={}", id.unwrap_or_default());
+        return match get(&address, &path).await {
+            Ok((200, _)) => {
+                print("dismissed\n");
+                ExitCode::SUCCESS
+            }
+            Ok((status, body)) => complain(1, format!("HTTP {status}: {}", body.trim())),
+            Err(error) => unreachable(&address, &error),
+        };
+    }
+    let path = id.map_or_else(|| "/jobs".to_owned(), |id| format!("/jobs/{id}"));
+    show(&address, &path, target.json, |value| match value.get("jobs") {
+        Some(list) => table(
+            list,
+            &[("JOB", "/id"), ("PROCESS", "/process"), ("STATE", "/state"), ("%", "/percent"), ("CREATED", "/created"), ("AGENT", "/agent"), ("MESSAGE", "/message")],
+        ),
+        None => serde_json::to_string_pretty(value).unwrap_or_default() + "\n",
+    })
+    .await
+}
+
+pub(super) async fn agents(config: &Config, target: &Target) -> ExitCode {
+    show(&target.address(config), "/agents", target.json, |value| {
+        table(
+            value.get("agents").unwrap_or(&Value::Null),
+            &[("AGENT", "/id"), ("SOFTWARE", "/software"), ("RUNNING", "/running"), ("CPU %", "/load/cpu_percent"), ("MEM %", "/load/memory_percent"), ("ACCEPTS", "/ready"), ("PROCESSES", "/processes")],
+        )
+    })
+    .await
+}
+
+async fn show(address: &str, path: &str, json: bool, text: impl Fn(&Value) -> String) -> ExitCode {
+    match get(address, path).await {
+        Ok((200, body)) => match serde_json::from_str::<Value>(&body) {
+            Ok(value) if !json => {
+                print(text(&value));
+                ExitCode::SUCCESS
+            }
+            Ok(_) => {
+                print(format_args!("{}\n", body.trim_end()));
+                ExitCode::SUCCESS
+            }
+            Err(error) => complain(1, format!("{address} does not answer like an orchestrator: {error}")),
+        },
+        Ok((404, _)) => complain(1, "there is no such job"),
+        Ok((status, body)) => complain(1, format!("HTTP {status}: {}", body.trim())),
+        Err(error) => unreachable(address, &error),
+    }
+}
+
+fn unreachable(address: &str, error: &std::io::Error) -> ExitCode {
+    complain(1, format!("no orchestrator answers at {address}: {error}; is `wps-orchestrator serve` running? (--at HOST:PORT asks elsewhere)"))
+}
+
+/// One GET; HTTP/1.0, so that the end of the connection is the end of the answer.
+async fn get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: application/json\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.take(MAX_ANSWER).read_to_end(&mut answer).await?;
+        Ok::<_, std::io::Error>(String::from_utf8_lossy(&answer).into_owned())
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(30), exchange)
+        .await
+        .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let status = status.ok_or_else(|| std::io::Error::other("the answer is not HTTP"))?;
+    Ok((status, body.to_owned()))
+}
+
+/// Aligned columns; the last one is as long as it likes.
+fn table(rows: &Value, columns: &[(&str, &str)]) -> String {
+    let cell = |value: Option<&Value>| match value {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => text.split_whitespace().collect::<Vec<_>>().join(" "),
+        Some(Value::Number(n)) => n.as_f64().filter(|_| n.is_f64()).map_or_else(|| n.to_string(), |f| format!("{f:.1}")),
+        Some(Value::Array(list)) => {
+            list.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).collect::<Vec<_>>().join(" ")
+        }
+        Some(other) => other.to_string(),
+    };
+    let mut lines: Vec<Vec<String>> = vec![columns.iter().map(|(title, _)| (*title).to_owned()).collect()];
+    for row in rows.as_array().into_iter().flatten() {
+        lines.push(columns.iter().map(|(_, pointer)| cell(row.pointer(pointer))).collect());
+    }
+    let widths: Vec<usize> = (0..columns.len())
+        .map(|n| lines.iter().map(|line| line[n].chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for line in lines {
+        let padded: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text.push_str(padded.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_aligned() {
+        let rows = serde_json::json!([{"id": "a", "n": 1.25, "list": ["x", "y"]}, {"id": "long", "n": null}]);
+        let text = table(&rows, &[("ID", "/id"), ("N", "/n"), ("LIST", "/list")]);
+        assert_eq!(text, "ID    N    LIST\na     1.2  x y\nlong  -    -\n");
+    }
+}
