@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
 use wps_remote_protocol::{
-    DataType, ErrorKind, ExecutionError, LiteralData, LiteralType, Load, OutputDescription, Refusal,
-    message::RefusalReason,
+    DataType, ErrorKind, ExecutionError, FromAgent, LiteralData, LiteralType, Load, OutputDescription,
+    Refusal, message::RefusalReason,
 };
 
 use super::*;
