@@ -115,6 +115,8 @@ pub struct Engine {
     queue: Queue,
     executions: HashMap<ExecutionId, JobId>,
     collecting: HashSet<ExecutionId>,
+    /// Jobs in `Dismissing`, so that time need not look at all jobs.
+    dismissing: HashSet<JobId>,
     fleet: Fleet,
     /// Agents that hold executions of ours and are not present, since when.
     away: BTreeMap<AgentId, Timestamp>,
@@ -132,6 +134,7 @@ impl Engine {
             queue: Queue::default(),
             executions: HashMap::new(),
             collecting: HashSet::new(),
+            dismissing: HashSet::new(),
             fleet: Fleet::default(),
             away: BTreeMap::new(),
             offline: None,
@@ -218,6 +221,7 @@ impl Engine {
                 let execution = execution.clone();
                 job.note(now, LogLevel::Info, "dismissed by the client");
                 job.state = JobState::Dismissing { execution: execution.clone(), since: now };
+                self.dismissing.insert(id);
                 self.save(id, out);
                 if self.fleet.agent(&execution.agent).is_some() {
                     out.push(Action::Send(execution.agent, ToAgent::Abort { execution: execution.id }));
@@ -252,6 +256,9 @@ impl Engine {
             | JobState::Dismissing { execution, .. } => {
                 self.executions.insert(execution.id.clone(), id);
                 self.away.entry(execution.agent.clone()).or_insert(now);
+                if matches!(job.state, JobState::Dismissing { .. }) {
+                    self.dismissing.insert(id);
+                }
             }
             JobState::Created => {}
             JobState::Successful { .. } | JobState::Failed { .. } | JobState::Dismissed { .. } => return,
@@ -340,6 +347,7 @@ impl Engine {
             self.fleet.end(&execution.agent, &execution.id);
         }
         job.state = state;
+        self.dismissing.remove(&id);
         self.save(id, out);
         out.push(Action::Notify(id));
         out.push(Action::Release(id));
@@ -375,18 +383,11 @@ impl Engine {
                 self.lost(id, Failure::AgentLost(agent.clone()), now, out);
             }
         }
+        let patience = self.limits.dismiss_ms;
         let silent: Vec<JobId> = self
-            .jobs
-            .values()
-            .filter_map(|job| match &job.state {
-                JobState::Dismissing { since, execution }
-                    if now >= since.plus_ms(self.limits.dismiss_ms)
-                        && !self.away.contains_key(&execution.agent) =>
-                {
-                    Some(job.id)
-                }
-                _ => None,
-            })
+            .dismissals()
+            .filter(|(_, since, agent)| now >= since.plus_ms(patience) && !self.away.contains_key(agent))
+            .map(|(id, ..)| id)
             .collect();
         for id in silent {
             if let Some(job) = self.jobs.get_mut(&id) {
@@ -407,6 +408,14 @@ impl Engine {
         self.next_deadline(now)
     }
 
+    /// Jobs that are being dismissed: since when, and where.
+    fn dismissals(&self) -> impl Iterator<Item = (JobId, Timestamp, &AgentId)> {
+        self.dismissing.iter().filter_map(|id| match &self.jobs.get(id)?.state {
+            JobState::Dismissing { execution, since } => Some((*id, *since, &execution.agent)),
+            _ => None,
+        })
+    }
+
     fn jobs_at(&self, agent: &AgentId) -> Vec<JobId> {
         let at = |job: &&Job| job.state.execution().is_some_and(|e| e.agent == *agent);
         self.jobs.values().filter(at).map(|job| job.id).collect()
@@ -416,12 +425,10 @@ impl Engine {
         let away = self.away.values().map(|since| since.plus_ms(self.limits.agent_lost_ms));
         let offline = self.offline.iter().map(|(since, _)| since.plus_ms(self.limits.offline_ms));
         let refused = self.fleet.agents().map(|a| a.refused_until).filter(|at| *at > now);
-        let dismissing = self.jobs.values().filter_map(|job| match &job.state {
-            JobState::Dismissing { since, execution } if !self.away.contains_key(&execution.agent) => {
-                Some(since.plus_ms(self.limits.dismiss_ms))
-            }
-            _ => None,
-        });
+        let dismissing = self
+            .dismissals()
+            .filter(|(_, _, agent)| !self.away.contains_key(agent))
+            .map(|(_, since, _)| since.plus_ms(self.limits.dismiss_ms));
         let queued = (self.limits.max_queue_ms > 0)
             .then(|| self.queue.oldest().map(|at| at.plus_ms(self.limits.max_queue_ms)))
             .flatten();

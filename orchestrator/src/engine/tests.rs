@@ -221,6 +221,28 @@ fn a_dismissed_job_is_aborted_even_when_its_agent_was_away() {
 }
 
 #[test]
+fn a_silent_agent_does_not_hold_a_dismissal_up() {
+    let mut w = World::new();
+    let a = w.agent("a", 5);
+    let id = w.execute(description("a:b", false));
+    w.engine.dismiss(id, w.now, &mut w.out);
+    let stored = w.engine.job(id).unwrap().clone();
+    w.out.clear();
+    w.pass(59_999);
+    assert_eq!(w.said(), Vec::<String>::new());
+    w.pass(1);
+    assert_eq!(w.said(), ["save dismissed", "notify", "release"]);
+
+    let mut w = World::new();
+    w.engine.adopt(stored, w.now, &mut w.out);
+    w.engine.agent_joined(&a, w.now, &mut w.out);
+    w.say(&a, FromAgent::Executions(vec![id.execution(1)]));
+    w.out.clear();
+    w.pass(60_000);
+    assert_eq!(w.said(), ["save dismissed", "notify", "release"]);
+}
+
+#[test]
 fn a_lost_agent_fails_its_jobs_in_time_unless_they_can_be_repeated() {
     for (repeatable, end) in [(false, "save failed"), (true, "save accepted")] {
         let mut w = World::new();
