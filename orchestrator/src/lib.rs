@@ -10,12 +10,20 @@
 //! | [`matching`] | requests against descriptions |
 //! | [`jobs`] | the handle that faces use |
 //! | [`encoding`] | documents ⇄ our types |
+//! | [`http`] | routes, sizes, links, downloads |
 //! | [`telemetry`] | figures for operators |
+//! | [`config`], [`check`], [`cli`] | what the operator writes, examines, types |
+//! | [`compose`] | puts it all together; the only place that knows all modules |
 
 pub mod bus;
+pub mod check;
+pub mod cli;
+pub mod compose;
+pub mod config;
 pub mod driver;
 pub mod encoding;
 pub mod engine;
+pub mod http;
 pub mod jobs;
 pub mod matching;
 pub mod results;

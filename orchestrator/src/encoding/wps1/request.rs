@@ -12,6 +12,8 @@ use super::execute::{self, Execute};
 use super::{VERSION, WPS_1_0};
 use crate::engine::job::JobId;
 
+/// Namespace of the next version.
+const WPS_2_0: &str = "http://www.opengis.net/wps/2.0";
 /// Most identifiers in one DescribeProcess.
 const MAX_IDENTIFIERS: usize = 10_000;
 
@@ -125,6 +127,12 @@ pub fn from_kvp(query: &Query, lookup: Lookup<'_>) -> Result<Request, Fault> {
 pub fn from_xml(bytes: &[u8], lookup: Lookup<'_>) -> Result<Request, Fault> {
     let mut cursor = Cursor::new(bytes)?;
     let root = cursor.root()?;
+    if root.namespace == WPS_2_0 && root.name == "GetCapabilities" {
+        return Err(no_common_version("2.0.0"));
+    }
+    if root.namespace == WPS_2_0 {
+        check_version(Some("2.0.0"))?;
+    }
     if !root.namespace.is_empty() && root.namespace != WPS_1_0 {
         return Err(Fault::malformed(format!(
             "the root element is `{}` in the namespace `{}`; requests are in the namespace `{WPS_1_0}`",

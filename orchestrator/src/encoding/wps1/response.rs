@@ -56,6 +56,32 @@ pub fn document(job: &Job, view: &View<'_>) -> String {
     writer.finish()
 }
 
+/// The answer to GeoServer's GetExecutions: process and status of each job.
+pub fn list(jobs: &[Job], status_url: impl Fn(&Job) -> String) -> String {
+    let mut writer = Writer::new();
+    let count = jobs.len().to_string();
+    super::open_root(&mut writer, "wps:GetExecutionsResponse", "wpsAll.xsd", &[("count", &count)]);
+    let files = Files::new();
+    for job in jobs {
+        let url = status_url(job);
+        writer.open("wps:ExecuteResponse", &[("executionId", &job.id.to_string()), ("statusLocation", &url)]);
+        writer.open("wps:Process", &[("wps:processVersion", &job.description.version)]);
+        write_brief(&mut writer, &job.description);
+        writer.close();
+        let view = View {
+            service_url: "",
+            status_url: None,
+            outputs_url: "",
+            files: &files,
+            percent_always: false,
+            dismissing: false,
+        };
+        write_status(&mut writer, job, &view);
+        writer.close();
+    }
+    writer.finish()
+}
+
 fn write_status(writer: &mut Writer, job: &Job, view: &View<'_>) {
     let time = iso_time(state_time(job));
     writer.open("wps:Status", &[("creationTime", &time)]);

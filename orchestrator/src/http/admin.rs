@@ -1,0 +1,133 @@
+//! For operators and monitors: health, figures, agents and jobs, as JSON and as Prometheus text.
+
+use std::fmt::Write;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::{AppState, Operation, report};
+use crate::encoding::iso_time;
+use crate::encoding::kvp::Query;
+use crate::engine::job::{Job, JobState};
+
+/// Jobs in one answer, unless the client says otherwise.
+const LISTED: u32 = 100;
+/// Most jobs in one answer.
+const MAX_LISTED: u32 = 1000;
+
+/// Whether everything that the service needs works; 503 if not.
+pub(super) async fn health(State(state): State<AppState>) -> Response {
+    let overview = state.overview.borrow().clone();
+    // The sender is the driver's: it is gone when the driver has ended.
+    let driver = state.overview.has_changed().is_ok();
+    let checks = [("xmpp", overview.connected), ("store", overview.store_works), ("driver", driver)];
+    let good = checks.iter().all(|(_, works)| *works);
+    let checks: serde_json::Map<String, Value> = checks
+        .iter()
+        .map(|(name, works)| ((*name).to_owned(), json!(if *works { "ok" } else { "failed" })))
+        .collect();
+    let body = json!({
+        "status": if good { "ok" } else { "failed" },
+        "checks": checks,
+        "agents": overview.agents.len(),
+        "processes": state.jobs.catalogue().processes.len(),
+        "queued": overview.queued,
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    answer("health", if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
+}
+
+/// Figures in the Prometheus text format 0.0.4.
+pub(super) async fn metrics(State(state): State<AppState>) -> Response {
+    let mut response = Response::new(Body::from(state.telemetry.page()));
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response.extensions_mut().insert(Operation("metrics"));
+    response
+}
+
+/// All agents that are present.
+pub(super) async fn agents(State(state): State<AppState>) -> Response {
+    let overview = state.overview.borrow().clone();
+    let agents: Vec<Value> = overview
+        .agents
+        .iter()
+        .map(|agent| {
+            json!({
+                "id": agent.id,
+                "software": agent.software,
+                "account": agent.account,
+                "ready": agent.ready,
+                "processes": agent.processes,
+                "load": agent.load,
+                "running": agent.executions,
+                "conflicts": agent.conflicts,
+            })
+        })
+        .collect();
+    answer("agents", StatusCode::OK, &json!({ "agents": agents }))
+}
+
+/// The newest jobs; `?limit=n`.
+pub(super) async fn jobs(State(state): State<AppState>, uri: Uri) -> Response {
+    let limit = Query::parse(uri.query().unwrap_or_default()).and_then(|query| query.get("limit"));
+    let limit = match limit {
+        Ok(limit) => limit.and_then(|text| text.parse().ok()).unwrap_or(LISTED).clamp(1, MAX_LISTED),
+        Err(fault) => return report(&fault),
+    };
+    match state.jobs.list(limit).await {
+        Ok(jobs) => {
+            let jobs: Vec<Value> = jobs.iter().map(job).collect();
+            answer("jobs", StatusCode::OK, &json!({ "jobs": jobs }))
+        }
+        Err(refusal) => report(&refusal.into()),
+    }
+}
+
+fn job(job: &Job) -> Value {
+    let mut entry = json!({
+        "id": job.id,
+        "process": job.process,
+        "state": job.state.name(),
+        "percent": job.percent(),
+        "owner": job.owner,
+        "created": iso_time(job.created),
+    });
+    if let Some(entry) = entry.as_object_mut() {
+        let mut set = |key: &str, value: Option<String>| {
+            if let Some(value) = value {
+                entry.insert(key.to_owned(), Value::String(value));
+            }
+        };
+        set("started", job.started.map(iso_time));
+        set("finished", job.finished().map(iso_time));
+        set("agent", job.state.execution().map(|execution| execution.agent.to_string()));
+        let message = match &job.state {
+            JobState::Accepted { waiting } => Some(waiting.to_string()),
+            JobState::Running { message, .. } => Some(message.clone()),
+            JobState::Failed { failure, .. } => Some(crate::encoding::clip(&failure.text(), 1000)),
+            JobState::Created
+            | JobState::Dispatched { .. }
+            | JobState::Dismissing { .. }
+            | JobState::Successful { .. }
+            | JobState::Dismissed { .. } => None,
+        };
+        set("message", message.filter(|message| !message.is_empty()));
+    }
+    entry
+}
+
+fn answer(operation: &'static str, status: StatusCode, body: &Value) -> Response {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{body:#}");
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.extensions_mut().insert(Operation(operation));
+    response
+}

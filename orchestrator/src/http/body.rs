@@ -1,0 +1,94 @@
+//! Receives a request's body: bounded in size, in time and, over all requests together, in memory. Knows no format.
+
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream};
+use axum::http::{HeaderMap, header};
+use futures::StreamExt;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout_at};
+
+use super::{AppState, BODY_UNIT};
+use crate::encoding::{Fault, FaultKind};
+
+/// Longest silence inside of a body.
+const MAX_SILENCE: Duration = Duration::from_secs(15);
+/// How long the rest of a body that is too large is read and thrown away, so that the client gets to see the answer.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// A body in memory, and the right to hold it there.
+pub(super) struct Received {
+    /// The bytes.
+    pub(super) bytes: Vec<u8>,
+    _permits: Vec<OwnedSemaphorePermit>,
+}
+
+/// Reads the whole body.
+pub(super) async fn receive(state: &AppState, headers: &HeaderMap, body: Body) -> Result<Received, Fault> {
+    if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
+        && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
+    {
+        let text = "compressed bodies are not read here; send the request without Content-Encoding";
+        return Err(Fault::malformed(text));
+    }
+    let limit = state.config.max_body_bytes;
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok())
+        .and_then(|length| length.parse::<u64>().ok());
+    let mut stream = body.into_data_stream();
+    if announced.is_some_and(|length| length > limit) {
+        // A client that asks first (RFC 9110 §10.1.1) has not sent anything yet, and need not.
+        if !headers.contains_key(header::EXPECT) {
+            drain(&mut stream).await;
+        }
+        return Err(too_large(limit));
+    }
+    let end = Instant::now() + state.config.request_timeout;
+    let mut received = Received { bytes: Vec::new(), _permits: Vec::new() };
+    let mut paid = 0_u64;
+    loop {
+        let next = timeout_at(end.min(Instant::now() + MAX_SILENCE), stream.next()).await;
+        let chunk = match next {
+            Ok(None) => return Ok(received),
+            Ok(Some(Ok(chunk))) => chunk,
+            Ok(Some(Err(error))) => {
+                return Err(Fault::malformed(format!("the body could not be read to its end: {error}")));
+            }
+            Err(_) => return Err(Fault::new(FaultKind::TooSlow, "the body did not arrive in time")),
+        };
+        let size = received.bytes.len() as u64 + chunk.len() as u64;
+        if size > limit {
+            drop(received);
+            drain(&mut stream).await;
+            return Err(too_large(limit));
+        }
+        if size > paid {
+            let units = (size - paid).div_ceil(BODY_UNIT);
+            let units32 = u32::try_from(units).unwrap_or(u32::MAX);
+            match state.bodies.clone().try_acquire_many_owned(units32) {
+                Ok(permit) => received._permits.push(permit),
+                Err(_) => {
+                    drop(received);
+                    drain(&mut stream).await;
+                    let text = "too many large requests at this moment; try again later";
+                    return Err(Fault::new(FaultKind::TooBusy, text));
+                }
+            }
+            paid += units * BODY_UNIT;
+        }
+        received.bytes.extend_from_slice(&chunk);
+    }
+}
+
+async fn drain(stream: &mut BodyDataStream) {
+    let end = Instant::now() + DRAIN;
+    while let Ok(Some(Ok(_))) = timeout_at(end, stream.next()).await {}
+}
+
+fn too_large(limit: u64) -> Fault {
+    let text = format!(
+        "the request is larger than {limit} bytes (`[http] max_body_mb`); give large inputs by reference"
+    );
+    Fault::new(FaultKind::TooLarge, text)
+}

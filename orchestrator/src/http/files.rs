@@ -1,0 +1,279 @@
+//! Results as downloads: streamed, resumable, under a safe name. A client's words never become a path: they are held
+//! against what the stored job says.
+
+use std::io::SeekFrom;
+use std::time::UNIX_EPOCH;
+
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::Response;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio_util::io::ReaderStream;
+use wps_remote_protocol::SharedFile;
+
+use super::guard::method_not_allowed;
+use super::{AppState, Operation, RequestId, report};
+use crate::encoding::delivery::{self, Delivery, Files};
+use crate::encoding::{Fault, FaultKind};
+use crate::engine::job::JobId;
+
+/// Size of the pieces in which a file goes out, in bytes.
+const PIECE: usize = 256 * 1024;
+
+/// `/outputs/<job>/<output>/<file>`.
+pub(super) async fn download(
+    State(state): State<AppState>,
+    path: Result<Path<(String, String, String)>, axum::extract::rejection::PathRejection>,
+    request: Request,
+) -> Response {
+    let id = request.extensions().get::<RequestId>().cloned();
+    let (parts, _) = request.into_parts();
+    let answered = match path {
+        _ if !matches!(parts.method, Method::GET | Method::HEAD) => Err(method_not_allowed(&parts.method)),
+        Ok(Path((job, output, file))) => find(&state, &job, &output, &file, &parts.headers).await,
+        Err(_) => Err(not_found()),
+    };
+    let mut response = answered.unwrap_or_else(|mut fault| {
+        if let (FaultKind::Internal, Some(RequestId(id))) = (fault.kind, id) {
+            fault.text = format!("{}; request id {id}", fault.text);
+        }
+        report(&fault)
+    });
+    response.extensions_mut().insert(Operation("download"));
+    response
+}
+
+async fn find(
+    state: &AppState,
+    job: &str,
+    output: &str,
+    file: &str,
+    headers: &HeaderMap,
+) -> Result<Response, Fault> {
+    let id: JobId = job.parse().map_err(|_| not_found())?;
+    let job = state.jobs.view(id).await?.ok_or_else(not_found)?;
+    let delivery = delivery::one(&job, Some(output)).map_err(|_| not_found())?;
+    if delivery.file_name() != file {
+        return Err(not_found());
+    }
+    let media_type = delivery.format().media_type;
+    self::output(state, &delivery, &media_type, headers).await
+}
+
+fn not_found() -> Fault {
+    Fault::new(FaultKind::NotFound, "there is no such result (any more)")
+}
+
+/// A complex output as it is.
+pub(super) async fn output(
+    state: &AppState,
+    delivery: &Delivery<'_>,
+    media_type: &str,
+    headers: &HeaderMap,
+) -> Result<Response, Fault> {
+    let name = delivery.file_name();
+    if let Some(file) = delivery.file() {
+        return stream(state, file, media_type, &name, headers).await;
+    }
+    let none = Files::new();
+    let bytes = delivery.bytes(&none).ok_or_else(not_found)?;
+    memory(bytes, media_type, Some(&name), headers)
+}
+
+/// Bytes that are in memory.
+pub(super) fn memory(
+    bytes: &[u8],
+    media_type: &str,
+    name: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<Response, Fault> {
+    let digest = Sha256::digest(bytes);
+    let tag: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let mut response = Response::new(Body::empty());
+    let part = prepare(&mut response, bytes.len() as u64, &tag, media_type, name, headers);
+    if let Some((begin, length)) = part {
+        let begin = usize::try_from(begin).unwrap_or(usize::MAX).min(bytes.len());
+        let end = begin.saturating_add(usize::try_from(length).unwrap_or(usize::MAX)).min(bytes.len());
+        *response.body_mut() = Body::from(bytes[begin..end].to_vec());
+    }
+    Ok(response)
+}
+
+async fn stream(
+    state: &AppState,
+    file: &SharedFile,
+    media_type: &str,
+    name: &str,
+    headers: &HeaderMap,
+) -> Result<Response, Fault> {
+    let path = state.jobs.results().path(file)?;
+    let mut opened = match tokio::fs::File::open(&path).await {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(not_found()),
+        Err(error) => return Err(super::internal("a result could not be opened", &error)),
+    };
+    let metadata = opened
+        .metadata()
+        .await
+        .map_err(|error| super::internal("a result could not be looked at", &error))?;
+    if !metadata.is_file() {
+        return Err(not_found());
+    }
+    let length = metadata.len();
+    let tag = match &file.sha256 {
+        Some(sha256) => sha256.clone(),
+        None => {
+            let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+            format!("{length:x}-{:x}", changed.unwrap_or_default().as_nanos())
+        }
+    };
+    let mut response = Response::new(Body::empty());
+    if let Some((begin, count)) = prepare(&mut response, length, &tag, media_type, Some(name), headers) {
+        if begin > 0 {
+            opened
+                .seek(SeekFrom::Start(begin))
+                .await
+                .map_err(|error| super::internal("a result could not be read", &error))?;
+        }
+        *response.body_mut() = Body::from_stream(ReaderStream::with_capacity(opened.take(count), PIECE));
+    }
+    Ok(response)
+}
+
+/// Sets status and headers. Answers which part of the content is to be sent, if any.
+fn prepare(
+    response: &mut Response,
+    length: u64,
+    tag: &str,
+    media_type: &str,
+    name: Option<&str>,
+    asked: &HeaderMap,
+) -> Option<(u64, u64)> {
+    let text = |name: header::HeaderName| asked.get(name).and_then(|value| value.to_str().ok());
+    let value = |text: String| HeaderValue::from_str(&text).ok();
+    let etag = format!("\"{tag}\"");
+    let mut set = |name: header::HeaderName, value: Option<HeaderValue>| {
+        if let Some(value) = value {
+            response.headers_mut().insert(name, value);
+        }
+    };
+    set(header::ETAG, value(etag.clone()));
+    set(header::ACCEPT_RANGES, Some(HeaderValue::from_static("bytes")));
+    set(header::CACHE_CONTROL, Some(HeaderValue::from_static("private, no-cache")));
+    // Results are what programs of others wrote: they must not become pages of our origin.
+    set(header::CONTENT_SECURITY_POLICY, Some(HeaderValue::from_static("sandbox; default-src 'none'")));
+    set(header::X_CONTENT_TYPE_OPTIONS, Some(HeaderValue::from_static("nosniff")));
+    let octets = HeaderValue::from_static("application/octet-stream");
+    set(header::CONTENT_TYPE, Some(HeaderValue::from_str(media_type).unwrap_or(octets)));
+    if let Some(name) = name {
+        set(header::CONTENT_DISPOSITION, value(disposition(name)));
+    }
+    if text(header::IF_NONE_MATCH)
+        .is_some_and(|tags| tags.split(',').any(|t| matches!(t.trim(), "*") || weak(t) == etag))
+    {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return None;
+    }
+    // A range counts only for the very content that the client has a part of (RFC 9110 §13.1.5).
+    let same = text(header::IF_RANGE).is_none_or(|tag| tag.trim() == etag);
+    let range = text(header::RANGE).filter(|_| same).map_or(Range::Whole, |range| parse_range(range, length));
+    let (begin, count) = match range {
+        Range::Whole => (0, length),
+        Range::Part(begin, count) => {
+            set(header::CONTENT_RANGE, value(format!("bytes {begin}-{}/{length}", begin + count - 1)));
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            (begin, count)
+        }
+        Range::Impossible => {
+            set(header::CONTENT_RANGE, value(format!("bytes */{length}")));
+            *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+            return None;
+        }
+    };
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(count));
+    Some((begin, count))
+}
+
+fn weak(tag: &str) -> &str {
+    let tag = tag.trim();
+    tag.strip_prefix("W/").unwrap_or(tag)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Range {
+    Whole,
+    /// First byte and number of bytes, at least one.
+    Part(u64, u64),
+    Impossible,
+}
+
+/// One range of bytes (RFC 9110 §14.1.2). Several, or what is no range, count as none.
+fn parse_range(text: &str, length: u64) -> Range {
+    let Some(spec) = text.trim().strip_prefix("bytes=") else { return Range::Whole };
+    let Some((first, last)) = spec.trim().split_once('-') else { return Range::Whole };
+    let (first, last) = (first.trim(), last.trim());
+    let number = |text: &str| text.parse::<u64>().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
+    match (number(first), number(last)) {
+        (Some(first), Some(last)) if first > last => Range::Whole,
+        (Some(first), _) if first >= length && (last.is_empty() || number(last).is_some()) => {
+            Range::Impossible
+        }
+        (Some(first), Some(last)) => Range::Part(first, last.min(length - 1) - first + 1),
+        (Some(first), None) if last.is_empty() => Range::Part(first, length - first),
+        (None, Some(0)) if first.is_empty() => Range::Impossible,
+        (None, Some(_)) if first.is_empty() && length == 0 => Range::Impossible,
+        (None, Some(count)) if first.is_empty() => Range::Part(length - count.min(length), count.min(length)),
+        _ => Range::Whole,
+    }
+}
+
+/// RFC 6266: a plain name for everybody and the exact one for those who can read it.
+fn disposition(name: &str) -> String {
+    let plain: String = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "-_.() ".contains(c) { c } else { '_' })
+        .collect();
+    let exact = utf8_percent_encode(name, NON_ALPHANUMERIC);
+    format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{exact}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_single_and_inside() {
+        for (text, expected) in [
+            ("bytes=0-3", Range::Part(0, 4)),
+            ("bytes=2-", Range::Part(2, 8)),
+            ("bytes=-3", Range::Part(7, 3)),
+            ("bytes=-30", Range::Part(0, 10)),
+            ("bytes=5-99", Range::Part(5, 5)),
+            ("bytes=9-9", Range::Part(9, 1)),
+            ("bytes=10-", Range::Impossible),
+            ("bytes=-0", Range::Impossible),
+            ("bytes=3-1", Range::Whole),
+            ("bytes=0-1,3-4", Range::Whole),
+            ("bytes=a-b", Range::Whole),
+            ("bytes=+1-2", Range::Whole),
+            ("bytes=-", Range::Whole),
+            ("lines=1-2", Range::Whole),
+            ("bytes=99999999999999999999-", Range::Whole),
+        ] {
+            assert_eq!(parse_range(text, 10), expected, "{text}");
+        }
+        assert_eq!(parse_range("bytes=0-", 0), Range::Impossible);
+        assert_eq!(parse_range("bytes=-5", 0), Range::Impossible);
+    }
+
+    #[test]
+    fn names_cannot_leave_their_header() {
+        assert_eq!(
+            disposition("a\"b\r\nü.zip"),
+            "attachment; filename=\"a_b___.zip\"; filename*=UTF-8''a%22b%0D%0A%C3%BC%2Ezip"
+        );
+    }
+}

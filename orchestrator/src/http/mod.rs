@@ -1,0 +1,220 @@
+//! The HTTP side: configuration, shared state, routes, and how a [`Fault`] becomes a response. The faces decode with
+//! `encoding`, ask [`Jobs`] and encode again; nothing here knows the bus or the store.
+//!
+//! | path | what |
+//! |---|---|
+//! | `/wps`, `/ows`, `/geoserver/ows`, `/geoserver/wps` | WPS; the version is chosen per request |
+//! | `/wps/1.0.0` | the same, version 1.0.0 only |
+//! | `/outputs/<job>/<output>/<file>` | a result |
+//! | `/`, `/health`, `/metrics`, `/agents`, `/jobs` | for people and monitors |
+
+mod admin;
+mod body;
+mod files;
+mod guard;
+mod links;
+mod page;
+mod serve;
+mod wps;
+mod wps1;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use axum::routing::{any, get};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::driver::Overview;
+use crate::encoding::{Fault, FaultKind, ows};
+use crate::jobs::{Jobs, Refusal};
+use crate::results::ResultsError;
+use crate::telemetry::Telemetry;
+
+pub use crate::encoding::ows::ServiceInfo;
+pub use serve::serve;
+
+/// How the service presents itself and what it allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// Where to listen; also the last resort for links.
+    pub listen: SocketAddr,
+    /// How clients reach us, without a trailing slash; else it is taken from each request.
+    pub public_url: Option<String>,
+    /// Peers whose `X-Forwarded-*` headers are believed.
+    pub trusted_proxies: Vec<IpAddr>,
+    /// Origins of pages that may use the service; `*` = all.
+    pub cors_origins: Vec<String>,
+    /// Largest request body in bytes.
+    pub max_body_bytes: u64,
+    /// Largest result file in bytes that is put into a document; a larger one is linked.
+    pub max_inline_bytes: u64,
+    /// Longest time to receive a request.
+    pub request_timeout: Duration,
+    /// Longest time that a synchronous Execute is kept waiting.
+    pub sync_timeout: Duration,
+    /// How long an asynchronous Execute waits for a quick end before it is answered; zero = not at all.
+    pub settle: Duration,
+    /// Texts of the capabilities.
+    pub service: ServiceInfo,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            public_url: None,
+            trusted_proxies: Vec::new(),
+            cors_origins: vec!["*".to_owned()],
+            max_body_bytes: 50 << 20,
+            max_inline_bytes: 32 << 20,
+            request_timeout: Duration::from_secs(60),
+            sync_timeout: Duration::from_secs(600),
+            settle: Duration::ZERO,
+            service: ServiceInfo::default(),
+        }
+    }
+}
+
+/// Bodies that may be in memory at once, as a multiple of the largest one.
+const BODIES_AT_ONCE: u64 = 8;
+/// Unit in which the memory for bodies is counted, in bytes.
+const BODY_UNIT: u64 = 64 * 1024;
+
+/// What every handler has at hand. Cheap to clone.
+#[derive(Clone)]
+pub struct AppState {
+    jobs: Jobs,
+    config: Arc<HttpConfig>,
+    telemetry: Arc<Telemetry>,
+    overview: watch::Receiver<Arc<Overview>>,
+    bodies: Arc<Semaphore>,
+    capabilities: Arc<wps1::Cache>,
+    stopping: CancellationToken,
+}
+
+impl AppState {
+    /// Puts it together.
+    pub fn new(
+        jobs: Jobs,
+        config: Arc<HttpConfig>,
+        telemetry: Arc<Telemetry>,
+        overview: watch::Receiver<Arc<Overview>>,
+    ) -> Self {
+        let units = config.max_body_bytes.div_ceil(BODY_UNIT).saturating_mul(BODIES_AT_ONCE);
+        let units = usize::try_from(units).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS);
+        Self {
+            jobs,
+            config,
+            telemetry,
+            overview,
+            bodies: Arc::new(Semaphore::new(units)),
+            capabilities: Arc::default(),
+            stopping: CancellationToken::new(),
+        }
+    }
+}
+
+/// All routes, with what surrounds every request.
+pub fn router(state: AppState) -> Router {
+    let mut router = Router::new()
+        .route("/", get(page::landing))
+        .route("/health", get(admin::health))
+        .route("/metrics", get(admin::metrics))
+        .route("/agents", get(admin::agents))
+        .route("/jobs", get(admin::jobs))
+        .route("/outputs/{job}/{output}/{file}", any(files::download));
+    for path in ["/wps", "/ows", "/geoserver/ows", "/geoserver/wps", "/wps/1.0.0"] {
+        router = router.route(path, any(wps::entry)).route(&format!("{path}/"), any(wps::entry));
+    }
+    router
+        .fallback(guard::nothing_here)
+        .method_not_allowed_fallback(guard::wrong_method)
+        .layer(axum::middleware::from_fn_with_state(state.clone(), guard::around))
+        .with_state(state)
+}
+
+/// The address of the other end of the connection.
+#[derive(Debug, Clone, Copy)]
+struct Peer(SocketAddr);
+
+/// Name of the operation, left in the response for log and figures.
+#[derive(Debug, Clone, Copy)]
+struct Operation(&'static str);
+
+/// Names a request in answers and logs.
+#[derive(Debug, Clone)]
+struct RequestId(String);
+
+/// An XML document. The header holds the bare type: clients in use compare it as a whole.
+fn xml(document: String) -> Response {
+    let mut response = Response::new(Body::from(document));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/xml"));
+    response
+}
+
+/// The report of a fault.
+fn report(fault: &Fault) -> Response {
+    let (_, status) = fault.kind.wps1();
+    let mut response = xml(ows::exception_report(fault));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if fault.kind == FaultKind::TooBusy {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+    }
+    if matches!(fault.kind, FaultKind::TooLarge | FaultKind::TooSlow) {
+        // What may still come on this connection is not a request.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoSuchProcess(id) => Self::no_such_process(&id),
+            Refusal::Mismatch(mismatch) => mismatch.into(),
+            Refusal::TooBusy { .. } | Refusal::Stopping => Self::new(FaultKind::TooBusy, refusal.to_string()),
+            Refusal::Results(error) => error.into(),
+            Refusal::Store(error) => internal("the job store failed", &error),
+        }
+    }
+}
+
+impl From<ResultsError> for Fault {
+    fn from(error: ResultsError) -> Self {
+        match &error {
+            ResultsError::TooLarge { input, .. } => {
+                Self::at(FaultKind::TooLarge, input.clone(), error.to_string())
+            }
+            ResultsError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                tracing::error!(error = %error, "no room is left for the files of jobs");
+                Self::new(
+                    FaultKind::NotEnoughStorage,
+                    "no room is left on the server for this request's data",
+                )
+            }
+            _ => internal("the result store failed", &error),
+        }
+    }
+}
+
+/// Logs what failed on our side; the client learns no more than that something did.
+fn internal(what: &str, error: &dyn std::error::Error) -> Fault {
+    let mut causes = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        causes.push_str(": ");
+        causes.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    tracing::error!(error = %causes, "{what}");
+    Fault::new(FaultKind::Internal, what)
+}
+
+#[cfg(test)]
+mod tests;

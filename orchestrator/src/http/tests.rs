@@ -1,0 +1,1 @@
+//! The whole HTTP side over real sockets, with a stand-in for the driver.
