@@ -86,21 +86,28 @@ pub fn main() -> ExitCode {
         Err(error) => return complain(2, format!("--log {}: {error}", cli.log)),
     };
     // The stream layer prints stanzas, and with them passwords, at trace level: never, whatever the filter says.
-    let filter = ["tokio_xmpp=info", "rxml=info", "xso=info"].into_iter().fold(filter, |filter, cap| {
-        match cap.parse() {
-            Ok(directive) => filter.add_directive(directive),
-            Err(_) => filter,
-        }
-    });
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter =
+        ["tokio_xmpp=info", "rxml=info", "xso=info"].into_iter().fold(filter, |filter, cap| {
+            match cap.parse() {
+                Ok(directive) => filter.add_directive(directive),
+                Err(_) => filter,
+            }
+        });
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     match cli.log_format {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return complain(FAILED_TO_START, format!("the runtime cannot be started: {error}")),
-    };
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                return complain(FAILED_TO_START, format!("the runtime cannot be started: {error}"));
+            }
+        };
     runtime.block_on(run(cli))
 }
 
@@ -131,8 +138,13 @@ async fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Serve => {
             match &path {
-                Some(path) => tracing::info!(config = %path.display(), "starting wps-orchestrator {}", env!("CARGO_PKG_VERSION")),
-                None => tracing::info!("starting wps-orchestrator {} with the built-in defaults (no orchestrator.ini here)", env!("CARGO_PKG_VERSION")),
+                Some(path) => {
+                    tracing::info!(config = %path.display(), "starting wps-orchestrator {}", env!("CARGO_PKG_VERSION"))
+                }
+                None => tracing::info!(
+                    "starting wps-orchestrator {} with the built-in defaults (no orchestrator.ini here)",
+                    env!("CARGO_PKG_VERSION")
+                ),
             }
             serve(config).await
         }

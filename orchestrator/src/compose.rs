@@ -14,7 +14,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use wps_remote_xmpp::net::{ConnectError, Connector, Security, Trust};
-use wps_remote_xmpp::server::{self, Accounts, AccountsError, Certificate, Listen, Server, ServerConfig, ServerError};
+use wps_remote_xmpp::server::{
+    self, Accounts, AccountsError, Certificate, Listen, Server, ServerConfig, ServerError,
+};
 use wps_remote_xmpp::session::SessionConfig;
 use wps_remote_xmpp::{BareJid, FullJid};
 
@@ -52,7 +54,9 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// An XMPP name cannot be used.
-    #[error("`{0}` is not a valid XMPP address: check domain, user, muc_service and management_room in [xmpp]")]
+    #[error(
+        "`{0}` is not a valid XMPP address: check domain, user, muc_service and management_room in [xmpp]"
+    )]
     Address(String),
     /// Store.
     #[error(transparent)]
@@ -161,7 +165,12 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         driver_stop.clone(),
     )
     .await?;
-    let state = AppState::new(handles.jobs.clone(), Arc::new(config.http.clone()), telemetry, handles.overview.clone());
+    let state = AppState::new(
+        handles.jobs.clone(),
+        Arc::new(config.http.clone()),
+        telemetry,
+        handles.overview.clone(),
+    );
     info!(http = %address, "serving WPS at http://{address}/wps");
     let running = Running {
         http: address,
@@ -206,9 +215,6 @@ fn start_server(config: &Config, embedded: &EmbeddedServer) -> Result<(Server, S
         certificate: Some(certificate),
         ..ServerConfig::new(config.xmpp.domain.clone(), &embedded.accounts)
     })?;
-    for listen in server.addresses() {
-        info!(address = %listen.address, security = ?listen.security, domain = %config.xmpp.domain, "embedded XMPP server");
-    }
     Ok((server, password))
 }
 
@@ -295,7 +301,10 @@ fn lock(folder: &Path) -> Result<File, StartError> {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "names and secrets of this start are made at the composition root")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "names and secrets of this start are made at the composition root"
+)]
 pub(crate) fn uuid() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }

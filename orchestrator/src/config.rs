@@ -12,7 +12,7 @@ use wps_remote_protocol::ini::settings::{Secret, Settings, Surroundings};
 use wps_remote_protocol::ini::{Document, Finding, IniError, Options};
 
 use crate::engine::Limits;
-use crate::http::HttpConfig;
+use crate::http::{HttpConfig, ServiceInfo};
 use crate::store::Durability;
 
 pub use schema::SCHEMA;
@@ -148,7 +148,8 @@ impl Config {
         let document = Document::parse(bytes, &Options::new(name))?;
         let file = |path: &str| std::fs::read_to_string(folder.join(path)).map_err(|error| error.to_string());
         let settings = SCHEMA.read(&document, &Surroundings { env, file: &file })?;
-        Reader { settings: &settings, document: &document, folder, faults: Vec::new(), warnings: Vec::new() }.read()
+        Reader { settings: &settings, document: &document, folder, faults: Vec::new(), warnings: Vec::new() }
+            .read()
     }
 }
 
@@ -192,7 +193,11 @@ impl Reader<'_> {
         match text.parse() {
             Ok(address) => Some(address),
             Err(_) => {
-                self.fault(section, key, format!("`{text}` is not an address with a port such as 127.0.0.1:8080"));
+                self.fault(
+                    section,
+                    key,
+                    format!("`{text}` is not an address with a port such as 127.0.0.1:8080"),
+                );
                 None
             }
         }
@@ -253,7 +258,11 @@ impl Reader<'_> {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
             _ => {
-                self.fault("xmpp_server", "certificate", "`certificate` and `key` are given together or not at all");
+                self.fault(
+                    "xmpp_server",
+                    "certificate",
+                    "`certificate` and `key` are given together or not at all",
+                );
                 None
             }
         };
@@ -279,7 +288,11 @@ impl Reader<'_> {
         let address = self.text("xmpp", "address").unwrap_or_else(|| domain.clone());
         let password = self.settings.secret("xmpp", "password");
         if server.is_none() && password.is_none() {
-            self.fault("xmpp", "password", "is needed to log in to an XMPP server of your own (or `password_file`, or `password_env`)");
+            self.fault(
+                "xmpp",
+                "password",
+                "is needed to log in to an XMPP server of your own (or `password_file`, or `password_env`)",
+            );
         }
         if server.is_some() && self.text("xmpp", "address").is_some() {
             self.warnings.push(
@@ -324,7 +337,32 @@ impl Reader<'_> {
                 Err(_) => self.fault("http", "trusted_proxies", format!("`{proxy}` is not an IP address")),
             }
         }
-        self.http_config(listen, public_url, trusted_proxies)
+        let mebibytes = |reader: &Self, key: &str| reader.unsigned("http", key).saturating_mul(1 << 20);
+        let service = |key: &str| self.settings.string("service", key);
+        HttpConfig {
+            listen,
+            public_url: public_url.map(|url| url.trim_end_matches('/').to_owned()),
+            trusted_proxies,
+            cors_origins: self.settings.list("http", "cors_origins"),
+            max_body_bytes: mebibytes(self, "max_body_mb"),
+            max_inline_bytes: mebibytes(self, "max_inline_mb"),
+            request_timeout: self.seconds("http", "request_timeout_s"),
+            sync_timeout: self.seconds("http", "sync_timeout_s"),
+            settle: Duration::from_millis(self.unsigned("http", "settle_ms")),
+            service: ServiceInfo {
+                title: service("title"),
+                summary: service("abstract"),
+                keywords: self.settings.list("service", "keywords"),
+                fees: service("fees"),
+                access_constraints: service("access_constraints"),
+                provider: service("provider_name"),
+                site: service("provider_url"),
+                contact: service("contact_name"),
+                position: service("contact_position"),
+                phone: service("contact_phone"),
+                email: service("contact_email"),
+            },
+        }
     }
 }
 

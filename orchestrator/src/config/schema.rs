@@ -14,14 +14,54 @@ pub const SCHEMA: Schema = Schema {
             doc: "The HTTP side: where clients connect.",
             open: false,
             keys: &[
-                Key::new("listen", Kind::Text, "Address and port; anything but loopback makes the service public").or("127.0.0.1:8080"),
-                Key::new("public_url", Kind::Text, "How clients reach us through a proxy, e.g. https://wps.example.org; else taken from the request"),
-                Key::new("trusted_proxies", Kind::List, "IP addresses whose X-Forwarded-* headers are believed").or(""),
-                Key::new("cors_origins", Kind::List, "Web pages of these origins may use the service; * = all").or("*"),
+                Key::new(
+                    "listen",
+                    Kind::Text,
+                    "Address and port; anything but loopback makes the service public",
+                )
+                .or("127.0.0.1:8080"),
+                Key::new(
+                    "public_url",
+                    Kind::Text,
+                    "How clients reach us through a proxy, e.g. https://wps.example.org; else taken from the request",
+                ),
+                Key::new(
+                    "trusted_proxies",
+                    Kind::List,
+                    "IP addresses whose X-Forwarded-* headers are believed",
+                )
+                .or(""),
+                Key::new(
+                    "cors_origins",
+                    Kind::List,
+                    "Web pages of these origins may use the service; * = all",
+                )
+                .or("*"),
                 Key::new("max_body_mb", POSITIVE, "Largest request body").or("50").unit("MB"),
-                Key::new("request_timeout_s", POSITIVE, "Longest time to receive a request").or("60").unit("s"),
-                Key::new("sync_timeout_s", POSITIVE, "Longest time that a synchronous Execute is kept waiting").or("600").unit("s"),
-                Key::new("settle_ms", WHOLE, "How long an asynchronous Execute waits for a quick end before it answers").or("0").unit("ms"),
+                Key::new(
+                    "max_inline_mb",
+                    POSITIVE,
+                    "Largest result that is put into a document; a larger one is linked",
+                )
+                .or("32")
+                .unit("MB"),
+                Key::new("request_timeout_s", POSITIVE, "Longest time to receive a request")
+                    .or("60")
+                    .unit("s"),
+                Key::new(
+                    "sync_timeout_s",
+                    POSITIVE,
+                    "Longest time that a synchronous Execute is kept waiting",
+                )
+                .or("600")
+                .unit("s"),
+                Key::new(
+                    "settle_ms",
+                    WHOLE,
+                    "How long an asynchronous Execute waits for a quick end before it answers",
+                )
+                .or("0")
+                .unit("ms"),
             ],
         },
         Part {
@@ -29,12 +69,15 @@ pub const SCHEMA: Schema = Schema {
             doc: "What the capabilities say about the service and its provider.",
             open: false,
             keys: &[
-                Key::new("title", Kind::Text, "Title").or("WPS remote orchestrator"),
-                Key::new("abstract", Kind::Text, "Abstract").or("Processes that run on remote hosts"),
-                Key::new("keywords", Kind::List, "Keywords").or("WPS, remote, processing"),
-                Key::new("provider_name", Kind::Text, "Who offers the service").or("unknown"),
+                Key::new("title", Kind::Text, "Title").or("Remote processes"),
+                Key::new("abstract", Kind::Text, "Abstract")
+                    .or("Processes of remote agents, offered as an OGC Web Processing Service."),
+                Key::new("keywords", Kind::List, "Keywords").or("WPS, processing"),
+                Key::new("provider_name", Kind::Text, "Who offers the service").or("unnamed provider"),
                 Key::new("provider_url", Kind::Text, "Web site of the provider"),
                 Key::new("contact_name", Kind::Text, "Person to ask"),
+                Key::new("contact_position", Kind::Text, "That person's position"),
+                Key::new("contact_phone", Kind::Text, "Telephone"),
                 Key::new("contact_email", Kind::Text, "Address to write to"),
                 Key::new("fees", Kind::Text, "Fees").or("NONE"),
                 Key::new("access_constraints", Kind::Text, "Access constraints").or("NONE"),
@@ -49,15 +92,40 @@ pub const SCHEMA: Schema = Schema {
                 Key::new("port", Kind::Integer { min: 1, max: 65535 }, "Its port").or("5222"),
                 Key::new("domain", Kind::Text, "Domain of the accounts").or("wps.localhost"),
                 Key::new("user", Kind::Text, "Our account, without the domain").or("orchestrator"),
-                Key::new("password", Kind::Secret("password"), "Its password; not needed with the embedded server"),
-                Key::new("tls", Kind::Choice(&["starttls", "direct", "none"]), "How the connection is secured; default: direct on port 5223, else starttls; none only on loopback"),
+                Key::new(
+                    "password",
+                    Kind::Secret("password"),
+                    "Its password; not needed with the embedded server",
+                ),
+                Key::new(
+                    "tls",
+                    Kind::Choice(&["starttls", "direct", "none"]),
+                    "How the connection is secured; default: direct on port 5223, else starttls; none only on loopback",
+                ),
                 Key::new("tls_ca_file", Kind::Path, "Certificates to trust; default: those of the system"),
-                Key::new("tls_server_name", Kind::Text, "Name in the server's certificate, if it is not the domain"),
-                Key::new("tls_fingerprint_sha256", Kind::Text, "Trust exactly the certificate with this SHA-256"),
+                Key::new(
+                    "tls_server_name",
+                    Kind::Text,
+                    "Name in the server's certificate, if it is not the domain",
+                ),
+                Key::new(
+                    "tls_fingerprint_sha256",
+                    Kind::Text,
+                    "Trust exactly the certificate with this SHA-256",
+                ),
                 Key::new("tls_insecure", Kind::Boolean, "Do not check the certificate (unwise)").or("false"),
-                Key::new("muc_service", Kind::Text, "Domain of the rooms; default: conference. and the domain"),
-                Key::new("muc_password", Kind::Secret("muc_password"), "Password of our rooms; default: made at the first start and kept in data_dir/room-password"),
-                Key::new("management_room", Kind::Text, "Room in which agents and orchestrators meet").or("management"),
+                Key::new(
+                    "muc_service",
+                    Kind::Text,
+                    "Domain of the rooms; default: conference. and the domain",
+                ),
+                Key::new(
+                    "muc_password",
+                    Kind::Secret("muc_password"),
+                    "Password of our rooms; default: made at the first start and kept in data_dir/room-password",
+                ),
+                Key::new("management_room", Kind::Text, "Room in which agents and orchestrators meet")
+                    .or("management"),
                 Key::new("nick", Kind::Text, "Our name in it").or("orchestrator"),
             ],
         },
@@ -67,10 +135,23 @@ pub const SCHEMA: Schema = Schema {
             open: false,
             keys: &[
                 Key::new("enabled", Kind::Boolean, "Off = use the server named in [xmpp]").or("true"),
-                Key::new("listen", Kind::Text, "Address and port with STARTTLS; other hosts can connect only if this is not loopback").or("127.0.0.1:5222"),
-                Key::new("tls_listen", Kind::Text, "Address and port with TLS from the first byte, if wanted"),
+                Key::new(
+                    "listen",
+                    Kind::Text,
+                    "Address and port with STARTTLS; other hosts can connect only if this is not loopback",
+                )
+                .or("127.0.0.1:5222"),
+                Key::new(
+                    "tls_listen",
+                    Kind::Text,
+                    "Address and port with TLS from the first byte, if wanted",
+                ),
                 Key::new("accounts", Kind::Path, "File of accounts; default: data_dir/xmpp-accounts"),
-                Key::new("certificate", Kind::Path, "Certificate chain in PEM; default: one is generated in data_dir/tls"),
+                Key::new(
+                    "certificate",
+                    Kind::Path,
+                    "Certificate chain in PEM; default: one is generated in data_dir/tls",
+                ),
                 Key::new("key", Kind::Path, "Its private key in PEM"),
             ],
         },
@@ -79,9 +160,15 @@ pub const SCHEMA: Schema = Schema {
             doc: "Where jobs are kept.",
             open: false,
             keys: &[
-                Key::new("data_dir", Kind::Path, "Folder of everything that has no place of its own").or("data"),
+                Key::new("data_dir", Kind::Path, "Folder of everything that has no place of its own")
+                    .or("data"),
                 Key::new("sqlite", Kind::Path, "The job store; default: data_dir/jobs.sqlite"),
-                Key::new("synchronous", Kind::Choice(&["full", "normal"]), "full: a power failure loses no accepted job; normal: faster").or("full"),
+                Key::new(
+                    "synchronous",
+                    Kind::Choice(&["full", "normal"]),
+                    "full: a power failure loses no accepted job; normal: faster",
+                )
+                .or("full"),
             ],
         },
         Part {
@@ -89,9 +176,23 @@ pub const SCHEMA: Schema = Schema {
             doc: "Files of jobs.",
             open: false,
             keys: &[
-                Key::new("shared_dir", Kind::Path, "Folder shared with the agents (their wps_execution_shared_dir); default: data_dir/shared; none = no such folder"),
-                Key::new("store_dir", Kind::Path, "Where results are kept; best on the same file system; default: data_dir/results"),
-                Key::new("retention_h", WHOLE, "How long ended jobs and their results are kept; 0 = for ever").or("168").unit("h"),
+                Key::new(
+                    "shared_dir",
+                    Kind::Path,
+                    "Folder shared with the agents (their wps_execution_shared_dir); default: data_dir/shared; none = no such folder",
+                ),
+                Key::new(
+                    "store_dir",
+                    Kind::Path,
+                    "Where results are kept; best on the same file system; default: data_dir/results",
+                ),
+                Key::new(
+                    "retention_h",
+                    WHOLE,
+                    "How long ended jobs and their results are kept; 0 = for ever",
+                )
+                .or("168")
+                .unit("h"),
             ],
         },
         Part {
@@ -99,13 +200,37 @@ pub const SCHEMA: Schema = Schema {
             doc: "Times and bounds.",
             open: false,
             keys: &[
-                Key::new("max_queued", POSITIVE, "Most jobs that may wait; more are refused with ServerBusy").or("10000"),
-                Key::new("max_queue_time_s", WHOLE, "Longest wait for an agent; 0 = for ever").or("86400").unit("s"),
-                Key::new("agent_lost_timeout_s", POSITIVE, "How long an agent may be away before its jobs count as lost").or("300").unit("s"),
-                Key::new("dismiss_timeout_s", POSITIVE, "How long an agent may take to end a dismissed job").or("60").unit("s"),
-                Key::new("max_attempts", Kind::Integer { min: 1, max: 100 }, "Most attempts of a job whose descriptor allows repetition").or("3"),
-                Key::new("heartbeat_s", POSITIVE, "Pause between two questions for an agent's load").or("10").unit("s"),
-                Key::new("answer_timeout_s", POSITIVE, "How long an agent may take to answer; twice without answer = gone").or("15").unit("s"),
+                Key::new("max_queued", POSITIVE, "Most jobs that may wait; more are refused with ServerBusy")
+                    .or("10000"),
+                Key::new("max_queue_time_s", WHOLE, "Longest wait for an agent; 0 = for ever")
+                    .or("86400")
+                    .unit("s"),
+                Key::new(
+                    "agent_lost_timeout_s",
+                    POSITIVE,
+                    "How long an agent may be away before its jobs count as lost",
+                )
+                .or("300")
+                .unit("s"),
+                Key::new("dismiss_timeout_s", POSITIVE, "How long an agent may take to end a dismissed job")
+                    .or("60")
+                    .unit("s"),
+                Key::new(
+                    "max_attempts",
+                    Kind::Integer { min: 1, max: 100 },
+                    "Most attempts of a job whose descriptor allows repetition",
+                )
+                .or("3"),
+                Key::new("heartbeat_s", POSITIVE, "Pause between two questions for an agent's load")
+                    .or("10")
+                    .unit("s"),
+                Key::new(
+                    "answer_timeout_s",
+                    POSITIVE,
+                    "How long an agent may take to answer; twice without answer = gone",
+                )
+                .or("15")
+                .unit("s"),
             ],
         },
     ],

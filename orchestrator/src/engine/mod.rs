@@ -297,6 +297,11 @@ impl Engine {
 
     /// An agent has gone.
     pub fn agent_left(&mut self, agent: &AgentId, now: Timestamp, out: &mut Vec<Action>) {
+        self.gone(agent, now, out);
+        self.dispatch(now, out);
+    }
+
+    fn gone(&mut self, agent: &AgentId, now: Timestamp, out: &mut Vec<Action>) {
         if self.fleet.leave(agent) {
             out.push(Action::Catalogue);
         }
@@ -304,7 +309,6 @@ impl Engine {
             present.retain(|other| other != agent);
         }
         self.mark_away(agent, now, out);
-        self.dispatch(now, out);
     }
 
     /// Our own connection to the bus is down: all agents are out of reach, but most will be back with it.
@@ -368,7 +372,7 @@ impl Engine {
         {
             self.offline = None;
             for agent in present {
-                self.agent_left(&agent, now, out);
+                self.gone(&agent, now, out);
             }
         }
         let overdue: Vec<AgentId> = self
