@@ -72,6 +72,7 @@ impl World {
                 log_limit_bytes: 1 << 20,
                 max_running_time_s: self.max_running_time_s,
                 grace_ms: 300,
+                limits: Default::default(),
             },
             stdout_result: None,
             outputs: vec![Expected {

@@ -48,9 +48,9 @@ pub trait Decide: Send {
     /// The verdict on one record, without its line end.
     fn decide(&mut self, record: &str, unfinished: bool) -> Verdict;
 
-    /// Whether records that no rule matched are log lines.
-    fn logs_unmatched(&self) -> bool {
-        false
+    /// The level at which records that no rule matched are log lines, if they are.
+    fn logs_unmatched(&self) -> Option<LogLevel> {
+        None
     }
 
     /// The text of a record's bytes.
@@ -115,11 +115,9 @@ impl Reader {
                 continue;
             }
             self.tail.push(record);
-            let verdict = match self.rules.decide(record, false) {
-                Verdict::Unmatched if self.rules.logs_unmatched() => {
-                    Verdict::Log(LogLevel::Info, record.to_owned())
-                }
-                verdict => verdict,
+            let verdict = match (self.rules.decide(record, false), self.rules.logs_unmatched()) {
+                (Verdict::Unmatched, Some(level)) => Verdict::Log(level, record.to_owned()),
+                (verdict, _) => verdict,
             };
             self.act(verdict, now, silent, out);
         }

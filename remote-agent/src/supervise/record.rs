@@ -54,6 +54,25 @@ pub struct Launch {
     pub max_running_time_s: u64,
     /// Time between the polite and the hard way of ending, in milliseconds.
     pub grace_ms: u64,
+    /// What the program may use.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// Resource limits of a program and all that it starts; absent = as the agent itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// CPU time of each process, in seconds.
+    pub cpu_seconds: Option<u64>,
+    /// Address space of each process, in MiB.
+    pub memory_mb: Option<u64>,
+    /// Size of each written file, in MiB.
+    pub file_mb: Option<u64>,
+    /// Open files of each process.
+    pub open_files: Option<u64>,
+    /// Niceness, -20 to 19.
+    pub nice: Option<i32>,
 }
 
 /// How a supervised program ended (`exit.json`).

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Resource, Rlimit, prlimit, setpriority_process};
 use thiserror::Error;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::pump::{self, Pumped};
-use super::record::Launch;
+use super::record::{Launch, Limits};
 
 /// Why a program was not started.
 #[derive(Debug, Error)]
@@ -85,10 +85,32 @@ pub(super) async fn start(launch: &Launch) -> Result<(Pid, oneshot::Receiver<Pum
     // `command` holds our copies of the pipe's writing end: without this drop the output would never end.
     drop(command);
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    pid.map(|pid| (pid, output)).ok_or_else(|| StartError::Other {
-        path,
-        source: io::Error::other("the system gave an impossible process id"),
-    })
+    let Some(pid) = pid else {
+        let source = io::Error::other("the system gave an impossible process id");
+        return Err(StartError::Other { path, source });
+    };
+    limit(pid, &launch.limits);
+    Ok((pid, output))
+}
+
+/// Set from outside right after the start, because setting them on ourselves would limit the supervisor too. A limit that
+/// the system does not allow (a higher one than our own) leaves the old, stricter one in force.
+fn limit(pid: Pid, limits: &Limits) {
+    const MIB: u64 = 1024 * 1024;
+    let table = [
+        (Resource::Cpu, limits.cpu_seconds),
+        (Resource::As, limits.memory_mb.map(|mb| mb.saturating_mul(MIB))),
+        (Resource::Fsize, limits.file_mb.map(|mb| mb.saturating_mul(MIB))),
+        (Resource::Nofile, limits.open_files),
+    ];
+    for (resource, most) in table {
+        if most.is_some() {
+            let _ = prlimit(Some(pid), resource, Rlimit { current: most, maximum: most });
+        }
+    }
+    if let Some(nice) = limits.nice {
+        let _ = setpriority_process(Some(pid), nice);
+    }
 }
 
 fn explain(error: io::Error, path: PathBuf, cwd: &Path) -> StartError {

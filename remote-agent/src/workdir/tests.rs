@@ -45,6 +45,7 @@ impl World {
                 log_limit_bytes: 1,
                 max_running_time_s: 0,
                 grace_ms: 0,
+                limits: Default::default(),
             },
             work_dir,
             stdout_result: None,

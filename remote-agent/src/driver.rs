@@ -1,0 +1,354 @@
+//! The one task that owns the engine: what comes from the bus, from executions, from the watched folder and from the clock goes
+//! in; what comes out is done, in order. Decides nothing itself.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+use wps_remote_protocol::{ExecutionId, ProcessId, Request};
+use wps_remote_xmpp::muc::MucEvent;
+
+use crate::descriptor::ServiceDescriptor;
+use crate::engine::{Action, Actions, Answer, Engine, Event, Measured, Peer};
+use crate::execution::{self, Begin, Host};
+use crate::prepare::{self, Manner};
+use crate::session::{Delivered, Inbound, Session};
+use crate::workdir::{Ending, Found, WorkdirError};
+
+/// Pause between two announcements of a load that changes.
+const PRESENCE_LEAST: Duration = Duration::from_secs(1);
+/// Pause between two announcements of one that does not: figures in per cent move a little all the time.
+const PRESENCE_MOST: Duration = Duration::from_secs(10);
+/// Events of executions that may wait for the driver.
+const EVENTS: usize = 256;
+/// How long the last messages may take when jobs are ended with the agent.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What becomes of running jobs when the agent stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtStop {
+    /// They go on under their supervisors, and the next agent takes them over.
+    KeepJobs,
+    /// They are ended.
+    EndJobs,
+}
+
+/// What the driver listens to besides its own executions.
+pub struct Sources {
+    /// From the session.
+    pub bus: mpsc::Receiver<MucEvent>,
+    /// Answered endings.
+    pub delivered: mpsc::Receiver<Delivered>,
+    /// What is offered.
+    pub offers: watch::Receiver<Vec<Arc<ServiceDescriptor>>>,
+    /// What the host's load is.
+    pub measured: watch::Receiver<Measured>,
+}
+
+/// The driver.
+pub struct Driver {
+    engine: Engine,
+    session: Session,
+    host: Arc<Host>,
+    manner: Manner,
+    offered: HashMap<ProcessId, Arc<ServiceDescriptor>>,
+    aborts: HashMap<ExecutionId, CancellationToken>,
+    executions: JoinSet<()>,
+    events: execution::Events,
+    happenings: Option<mpsc::Receiver<(ExecutionId, execution::Event)>>,
+    begun: Instant,
+    announced_at: Instant,
+    announce: bool,
+}
+
+impl Driver {
+    /// Takes everything over.
+    pub fn new(engine: Engine, session: Session, host: Arc<Host>, manner: Manner) -> Self {
+        let (events, happenings) = mpsc::channel(EVENTS);
+        let begun = Instant::now();
+        Self {
+            engine,
+            session,
+            host,
+            manner,
+            offered: HashMap::new(),
+            aborts: HashMap::new(),
+            executions: JoinSet::new(),
+            events,
+            happenings: Some(happenings),
+            begun,
+            announced_at: begun,
+            announce: false,
+        }
+    }
+
+    /// Takes over what former agents have left: running jobs are followed again, endings go out.
+    pub async fn adopt(&mut self) -> Result<(), WorkdirError> {
+        let host = self.host.clone();
+        let scanned = spawn_blocking(move || host.control.scan()).await;
+        // The scan does not panic; should it, there is nothing to adopt and new work can be done all the same.
+        let (found, strange) = scanned.unwrap_or_else(|error| Ok((Vec::new(), vec![error.to_string()])))?;
+        for text in strange {
+            warn!("in the folder of job records: {text}");
+        }
+        for found in found {
+            match found {
+                Found::Open(folder, record) => {
+                    info!(execution.id = %record.execution, process.id = %record.process, "taking over a job of a former agent");
+                    let id = record.execution.clone();
+                    let peer = Peer(record.originator.clone());
+                    self.engine.adopt(id.clone(), record.process.clone(), peer, record.weight);
+                    let rules = prepare::stored_rules(&record.rules);
+                    self.spawn(id, Begin::Adopted { folder, record, rules });
+                }
+                Found::Ended(_, record, ending) => {
+                    info!(execution.id = %record.execution, process.id = %record.process, "delivering an ending of a former agent");
+                    let now = self.now();
+                    let peer = Peer(record.originator.clone());
+                    self.engine.adopt_ended(record.execution, record.process, peer, ending, now);
+                }
+                Found::Finished(execution) => self.engine.adopt_finished(execution),
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs until `shutdown`, or until the session is over.
+    pub async fn run(mut self, mut sources: Sources, shutdown: CancellationToken, at_stop: AtStop) {
+        let Some(mut happenings) = self.happenings.take() else { return };
+        self.offer(&mut sources.offers);
+        loop {
+            let mut out = Actions::new();
+            let next = self.engine.tick(self.now(), &mut out);
+            self.perform(out);
+            let next_tick = next.map(|at| self.begun + at);
+            let presence_due = self.presence_due();
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                event = sources.bus.recv() => match event {
+                    Some(event) => self.bus(event),
+                    None => break,
+                },
+                Some((id, event)) = happenings.recv() => self.happened(id, event),
+                Some(Delivered { execution }) = sources.delivered.recv() => self.finish(&execution),
+                Ok(()) = sources.offers.changed() => self.offer(&mut sources.offers),
+                Ok(()) = sources.measured.changed() => {
+                    let measured = sources.measured.borrow_and_update().clone();
+                    let mut out = Actions::new();
+                    self.engine.measure(measured, &mut out);
+                    self.perform(out);
+                }
+                // Ended tasks are only collected; what they had to say came as events.
+                Some(_) = self.executions.join_next() => {}
+                () = sleep_until(presence_due) => {
+                    self.announce = false;
+                    self.announced_at = Instant::now();
+                    self.session.announce(self.engine.load());
+                }
+                () = until(next_tick) => {}
+            }
+        }
+        if at_stop == AtStop::EndJobs {
+            self.end_all(&mut sources, &mut happenings).await;
+        } else if self.engine.live() > 0 {
+            info!(jobs = self.engine.live(), "the agent stops; its jobs go on and are taken over at the next start");
+        }
+        self.executions.abort_all();
+        self.session.close().await;
+    }
+
+    /// Asks every job to end, and stays until they have and the orchestrators know, or time is up.
+    async fn end_all(
+        &mut self,
+        sources: &mut Sources,
+        happenings: &mut mpsc::Receiver<(ExecutionId, execution::Event)>,
+    ) {
+        let mut out = Actions::new();
+        self.engine.drain(true, &mut out);
+        self.perform(out);
+        info!(jobs = self.engine.live(), "the agent stops and ends its jobs");
+        for abort in self.aborts.values() {
+            abort.cancel();
+        }
+        let mut deadline = Instant::now() + self.manner.grace + FAREWELL;
+        while !self.engine.held().is_empty() {
+            let ended = self.engine.live() == 0;
+            if ended {
+                deadline = deadline.min(Instant::now() + FAREWELL);
+            }
+            tokio::select! {
+                () = sleep_until(deadline) => break,
+                Some((id, event)) = happenings.recv() => self.happened(id, event),
+                Some(Delivered { execution }) = sources.delivered.recv() => self.finish(&execution),
+                event = sources.bus.recv() => match event {
+                    Some(event) => self.bus(event),
+                    None if ended => break,
+                    None => {}
+                },
+            }
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    fn presence_due(&self) -> Instant {
+        self.announced_at + if self.announce { PRESENCE_LEAST } else { PRESENCE_MOST }
+    }
+
+    fn bus(&mut self, event: MucEvent) {
+        let Some(inbound) = self.session.understand(event) else { return };
+        let now = self.now();
+        let mut out = Actions::new();
+        match inbound {
+            Inbound::Invited(peer) => {
+                info!(orchestrator = %peer, processes = self.offered.len(), held = self.engine.held().len(), "invited by an orchestrator");
+                self.engine.invite(peer, now, &mut out);
+            }
+            Inbound::PeerLeft(peer) => self.engine.peer_left(&peer),
+            Inbound::Offline => self.engine.offline(),
+            Inbound::Request { from, request, token } => {
+                let (execution, process) = (request.execution.clone(), request.process.clone());
+                match self.engine.request(from.clone(), *request, now, &mut out) {
+                    Ok(Answer::Later) => self.session.keep(execution, token),
+                    Ok(Answer::Known) => {
+                        debug!(execution.id = %execution, orchestrator = %from, "asked again for a known execution");
+                        self.session.confirm(token);
+                    }
+                    Err(refusal) => {
+                        info!(execution.id = %execution, process.id = %process, orchestrator = %from, "refused: {}", refusal.text);
+                        self.session.refuse(token, &refusal);
+                    }
+                }
+            }
+            Inbound::Abort { execution, token } => match self.engine.abort(&execution, now, &mut out) {
+                Ok(()) => {
+                    info!(execution.id = %execution, "abort asked for");
+                    self.session.confirm(token);
+                }
+                Err(error) => {
+                    debug!(execution.id = %execution, "abort ignored: {error}");
+                    self.session.unknown(token);
+                }
+            },
+            Inbound::Finish { execution, token } => match self.engine.finish(&execution, &mut out) {
+                Ok(()) => self.session.confirm(token),
+                Err(error) => {
+                    debug!(execution.id = %execution, "finish ignored: {error}");
+                    self.session.unknown(token);
+                }
+            },
+            Inbound::GetLoad { token } => self.session.tell_load(token, self.engine.load()),
+        }
+        self.perform(out);
+    }
+
+    fn happened(&mut self, id: ExecutionId, event: execution::Event) {
+        let event = match event {
+            execution::Event::Started => Event::Started,
+            execution::Event::Progress(percent) => Event::Progress(percent),
+            execution::Event::Log(level, text) => Event::Log(level, text),
+            execution::Event::Ended(ending) => {
+                self.aborts.remove(&id);
+                let process = self.engine.process_of(&id).map(ToString::to_string).unwrap_or_default();
+                match &ending {
+                    Ending::Completed(outputs) => {
+                        info!(execution.id = %id, process.id = %process, outputs = outputs.len(), "completed");
+                    }
+                    Ending::Failed(error) => {
+                        let first = error.text.lines().next().unwrap_or_default();
+                        info!(execution.id = %id, process.id = %process, kind = ?error.kind, "failed: {first}");
+                    }
+                }
+                Event::Ended(ending)
+            }
+        };
+        let now = self.now();
+        let mut out = Actions::new();
+        self.engine.happened(&id, event, now, &mut out);
+        self.perform(out);
+    }
+
+    fn finish(&mut self, execution: &ExecutionId) {
+        let mut out = Actions::new();
+        // A second answer to a repeated ending finds nothing to do.
+        let _ = self.engine.finish(execution, &mut out);
+        self.perform(out);
+    }
+
+    fn offer(&mut self, offers: &mut watch::Receiver<Vec<Arc<ServiceDescriptor>>>) {
+        let descriptors = offers.borrow_and_update().clone();
+        let mut out = Actions::new();
+        self.engine.offer(descriptors.iter().map(|descriptor| descriptor.description()).collect(), &mut out);
+        self.offered =
+            descriptors.into_iter().map(|descriptor| (descriptor.id.clone(), descriptor)).collect();
+        self.perform(out);
+    }
+
+    fn perform(&mut self, actions: Actions) {
+        for action in actions {
+            match action {
+                Action::Send(peer, message) => self.session.send(&peer, message),
+                Action::Taken(execution) => self.session.taken(&execution),
+                Action::Start(from, request) => self.start(&from, *request),
+                Action::Abort(execution) => {
+                    if let Some(abort) = self.aborts.get(&execution) {
+                        abort.cancel();
+                    }
+                }
+                Action::Release(execution) => self.release(execution),
+                Action::Announce => self.announce = true,
+            }
+        }
+    }
+
+    fn start(&mut self, from: &Peer, request: Request) {
+        let Some(descriptor) = self.offered.get(&request.process).cloned() else { return };
+        let execution = request.execution.clone();
+        info!(execution.id = %execution, process.id = %request.process, orchestrator = %from, "taken");
+        let manner = self.manner.clone();
+        let originator = from.0.clone();
+        let control_folder = self.host.control.folder(&execution).path().to_owned();
+        let begin = Begin::New(Box::new(move || {
+            let accepted_ms = wall_clock_ms();
+            prepare::prepare(&descriptor, &request, &originator, accepted_ms, &manner, &control_folder)
+        }));
+        self.spawn(execution, begin);
+    }
+
+    fn spawn(&mut self, id: ExecutionId, begin: Begin) {
+        let abort = CancellationToken::new();
+        self.aborts.insert(id.clone(), abort.clone());
+        self.executions.spawn(execution::run(self.host.clone(), id, begin, abort, self.events.clone()));
+    }
+
+    fn release(&mut self, execution: ExecutionId) {
+        let folder = self.host.control.folder(&execution);
+        self.executions.spawn(async move {
+            let marked = spawn_blocking(move || folder.mark_finished()).await;
+            if let Ok(Err(error)) = marked {
+                warn!(execution.id = %execution, "its folder stays: {error}");
+            }
+        });
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the driver is where the wall clock enters")]
+fn wall_clock_ms() -> i64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

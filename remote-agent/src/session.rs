@@ -1,0 +1,356 @@
+//! The agent's one XMPP session: who is in the management room and whom of them we obey, stanzas into what the engine
+//! understands and back. Knows the native dialect; decides nothing about executions.
+
+mod outgoing;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+use wps_remote_protocol::native::{self, Announcement, NativeError};
+use wps_remote_protocol::{ExecutionId, FromAgent, Load, Refusal, Request, ToAgent};
+use wps_remote_xmpp::muc::{self, Affiliation, Muc, MucConfig, MucEvent, Occupant, RequestToken, Role, RoomConfig};
+use wps_remote_xmpp::session::SessionConfig;
+use wps_remote_xmpp::{BareJid, Element, StanzaError, parse_payload, payload};
+
+use self::outgoing::{Lines, Outgoing};
+use crate::engine::Peer;
+
+/// Whom we obey.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trusted {
+    /// Occupants that are moderators of the room, or admins or owners.
+    Moderators,
+    /// These accounts; where the room hides accounts, these names.
+    Listed(Vec<String>),
+    /// Everybody who may speak.
+    Anyone,
+}
+
+impl Trusted {
+    fn admits(&self, occupant: &Occupant) -> bool {
+        match self {
+            Self::Moderators => {
+                occupant.role == Role::Moderator
+                    || matches!(occupant.affiliation, Affiliation::Owner | Affiliation::Admin)
+            }
+            Self::Listed(names) => match &occupant.real_jid {
+                Some(jid) => names.iter().any(|name| *name == jid.to_bare().to_string()),
+                None => names.contains(&occupant.nick),
+            },
+            Self::Anyone => matches!(occupant.role, Role::Moderator | Role::Participant),
+        }
+    }
+}
+
+impl fmt::Display for Trusted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Moderators => f.write_str("moderators"),
+            Self::Listed(names) => f.write_str(&names.join(", ")),
+            Self::Anyone => f.write_str("*"),
+        }
+    }
+}
+
+/// Who we are on the bus.
+#[derive(Debug, Clone)]
+pub struct SessionSettings {
+    /// Our account and the way to the server.
+    pub session: SessionConfig,
+    /// The management room.
+    pub room: BareJid,
+    /// Its password.
+    pub room_password: Option<String>,
+    /// Our name in it.
+    pub nick: String,
+    /// Whom we obey.
+    pub trusted: Trusted,
+    /// Changes with each start of the program.
+    pub instance: String,
+}
+
+/// What the session tells the driver.
+#[derive(Debug)]
+pub enum Inbound {
+    /// An orchestrator wants to know all.
+    Invited(Peer),
+    /// An orchestrator has left.
+    PeerLeft(Peer),
+    /// Nobody can be reached.
+    Offline,
+    /// A request. It is answered with [`Session::taken`] or [`Session::refuse`].
+    Request {
+        /// Who asks.
+        from: Peer,
+        /// For what.
+        request: Box<Request>,
+        /// To answer with.
+        token: RequestToken,
+    },
+    /// An execution is to end.
+    Abort {
+        /// Which one.
+        execution: ExecutionId,
+        /// To answer with.
+        token: RequestToken,
+    },
+    /// An ending is stored.
+    Finish {
+        /// Which one.
+        execution: ExecutionId,
+        /// To answer with.
+        token: RequestToken,
+    },
+    /// The load is asked for.
+    GetLoad {
+        /// To answer with.
+        token: RequestToken,
+    },
+}
+
+/// An ending was answered.
+#[derive(Debug)]
+pub struct Delivered {
+    /// Which one.
+    pub execution: ExecutionId,
+}
+
+struct Present {
+    trusted: bool,
+    is_orchestrator: bool,
+    /// What is said to it in order; made when there is something to say.
+    lines: Option<Lines>,
+}
+
+/// The session.
+pub struct Session {
+    settings: SessionSettings,
+    muc: Muc,
+    occupants: HashMap<String, Present>,
+    /// Refused senders that were logged.
+    warned: HashSet<String>,
+    waiting: HashMap<ExecutionId, Vec<RequestToken>>,
+    outgoing: Outgoing,
+}
+
+/// Logs in and joins the management room; both are repeated for ever. Gives the session, its events for
+/// [`Session::understand`], and the answered endings.
+pub fn start(
+    settings: SessionSettings,
+    load: Load,
+) -> Result<(Session, mpsc::Receiver<MucEvent>, mpsc::Receiver<Delivered>), NativeError> {
+    let presence = presence(&settings, load)?;
+    let (muc, events) = muc::start(MucConfig {
+        session: settings.session.clone(),
+        rooms: vec![RoomConfig {
+            room: settings.room.clone(),
+            nick: settings.nick.clone(),
+            password: settings.room_password.clone(),
+            create: false,
+        }],
+        presence: vec![presence],
+    });
+    let (outgoing, delivered) = Outgoing::new(muc.clone(), settings.room.clone());
+    let session = Session {
+        settings,
+        muc,
+        occupants: HashMap::new(),
+        warned: HashSet::new(),
+        waiting: HashMap::new(),
+        outgoing,
+    };
+    Ok((session, events, delivered))
+}
+
+fn presence(settings: &SessionSettings, load: Load) -> Result<Element, NativeError> {
+    let announcement = Announcement {
+        versions: native::VERSIONS.to_vec(),
+        software: format!("wps-remote-agent {}", env!("CARGO_PKG_VERSION")),
+        instance: settings.instance.clone(),
+        load: Some(load),
+    };
+    let written = native::encode_peer(&native::Peer::Agent(announcement))?;
+    Ok(payload(written.name, &written.json))
+}
+
+impl Session {
+    /// What an event means for the agent, if anything.
+    pub fn understand(&mut self, event: MucEvent) -> Option<Inbound> {
+        match event {
+            MucEvent::Online { jid } => {
+                debug!(%jid, "logged in to the XMPP server");
+                None
+            }
+            MucEvent::Offline { ending, retry_in } => {
+                let retry_in_ms = u64::try_from(retry_in.as_millis()).unwrap_or(u64::MAX);
+                warn!(retry_in_ms, "not connected to the XMPP server: {}", ending.explain());
+                self.nobody_there()
+            }
+            MucEvent::Joined { room } => {
+                info!(%room, nick = %self.settings.nick, "in the management room, ready for orchestrators");
+                None
+            }
+            MucEvent::JoinRefused { room, condition, text, retry_in } => {
+                let retry_in_s = retry_in.as_secs();
+                if condition == "item-not-found" {
+                    info!(%room, retry_in_s, "waiting for the management room: no orchestrator has opened it yet");
+                } else {
+                    warn!(%room, %condition, retry_in_s, "the room does not let us in: {text}");
+                }
+                None
+            }
+            MucEvent::Left { room, reason } => {
+                warn!(%room, "out of the management room: {}", reason.as_deref().unwrap_or("no reason given"));
+                self.nobody_there()
+            }
+            MucEvent::Occupant(occupant) => {
+                self.occupant(occupant);
+                None
+            }
+            MucEvent::Gone { nick, .. } => {
+                let present = self.occupants.remove(&nick)?;
+                present.is_orchestrator.then(|| {
+                    info!(orchestrator = %nick, "an orchestrator has left");
+                    Inbound::PeerLeft(Peer(nick))
+                })
+            }
+            // Orders are requests, because they must be answered; what an orchestrator says otherwise means nothing.
+            MucEvent::Message { .. } => None,
+            MucEvent::Request { nick, payload, token, .. } => self.request(nick, &payload, token),
+            MucEvent::Bounced { nick, condition, payload, .. } => {
+                let payload = payload.unwrap_or_default();
+                debug!(orchestrator = %nick, %condition, %payload, "a message came back");
+                None
+            }
+        }
+    }
+
+    fn nobody_there(&mut self) -> Option<Inbound> {
+        self.occupants.clear();
+        self.outgoing.forget_all();
+        // Answers would reach nobody: a request that is still open is asked again.
+        self.waiting.clear();
+        Some(Inbound::Offline)
+    }
+
+    fn occupant(&mut self, occupant: Occupant) {
+        let trusted = self.settings.trusted.admits(&occupant);
+        let peer = occupant.payloads.iter().find_map(parse_payload);
+        let is_orchestrator = match peer.map(|(name, json)| native::decode_peer(&name, &json)) {
+            Some(Ok(native::Peer::Orchestrator(announcement))) => {
+                if native::negotiate(&announcement.versions).is_none() {
+                    warn!(orchestrator = %occupant.nick, theirs = ?announcement.versions, ours = ?native::VERSIONS,
+                        "an orchestrator has no version of the dialect in common with this agent; update the older one");
+                }
+                true
+            }
+            Some(Ok(native::Peer::Agent(_)) | Err(_)) | None => false,
+        };
+        if is_orchestrator && occupant.fresh {
+            info!(orchestrator = %occupant.nick, trusted, "an orchestrator is there");
+        }
+        let lines = self.occupants.remove(&occupant.nick).filter(|_| !occupant.fresh).and_then(|p| p.lines);
+        self.occupants.insert(occupant.nick, Present { trusted, is_orchestrator, lines });
+    }
+
+    fn request(&mut self, nick: String, element: &Element, token: RequestToken) -> Option<Inbound> {
+        let refuse = |condition: &str, why: String| Err(StanzaError::new(condition, why));
+        let Some((name, json)) = parse_payload(element) else {
+            self.muc.respond(token, refuse("service-unavailable", String::new()));
+            return None;
+        };
+        if !self.occupants.get(&nick).is_some_and(|present| present.trusted) {
+            if self.warned.len() < 1000 && self.warned.insert(nick.clone()) {
+                warn!(sender = %nick, order = %name, trusted = %self.settings.trusted,
+                    "an order was refused: to obey this sender, add its account to `trusted_orchestrators` in remote.config");
+            }
+            self.muc.respond(token, refuse("forbidden", "you are no trusted orchestrator of this agent".into()));
+            return None;
+        }
+        let message = match native::decode_to_agent(&name, &json) {
+            Ok(message) => message,
+            Err(error) => {
+                warn!(orchestrator = %nick, "an order is not understood: {error}");
+                self.muc.respond(token, refuse("bad-request", error.to_string()));
+                return None;
+            }
+        };
+        Some(match message {
+            ToAgent::Invite => {
+                self.muc.respond(token, Ok(None));
+                if let Some(present) = self.occupants.get_mut(&nick) {
+                    present.is_orchestrator = true;
+                }
+                Inbound::Invited(Peer(nick))
+            }
+            ToAgent::Request(request) => Inbound::Request { from: Peer(nick), request, token },
+            ToAgent::Abort { execution } => Inbound::Abort { execution, token },
+            ToAgent::Finish { execution } => Inbound::Finish { execution, token },
+            ToAgent::GetLoad => Inbound::GetLoad { token },
+        })
+    }
+
+    /// Tells an orchestrator something.
+    pub fn send(&mut self, to: &Peer, message: FromAgent) {
+        match self.occupants.get_mut(&to.0) {
+            Some(present) => self.outgoing.send(to, &mut present.lines, message),
+            None => debug!(orchestrator = %to, "not sent: the orchestrator is not there"),
+        }
+    }
+
+    /// Keeps a request open until the execution is safe on disk.
+    pub fn keep(&mut self, execution: ExecutionId, token: RequestToken) {
+        self.waiting.entry(execution).or_default().push(token);
+    }
+
+    /// Answers all open requests for an execution.
+    pub fn taken(&mut self, execution: &ExecutionId) {
+        for token in self.waiting.remove(execution).unwrap_or_default() {
+            self.muc.respond(token, Ok(None));
+        }
+    }
+
+    /// Answers: done, or taken.
+    pub fn confirm(&self, token: RequestToken) {
+        self.muc.respond(token, Ok(None));
+    }
+
+    /// Answers: not taken, and why.
+    pub fn refuse(&self, token: RequestToken, refusal: &Refusal) {
+        let error = StanzaError::new(native::refusal_condition(refusal.reason), refusal.text.clone());
+        self.muc.respond(token, Err(error));
+    }
+
+    /// Answers: no such execution.
+    pub fn unknown(&self, token: RequestToken) {
+        self.muc.respond(token, Err(StanzaError::new("item-not-found", "there is no such execution here")));
+    }
+
+    /// Answers a question for the load.
+    pub fn tell_load(&self, token: RequestToken, load: Load) {
+        let answer = native::encode_from_agent(&FromAgent::Load(load))
+            .map(|written| Some(payload(written.name, &written.json)))
+            .map_err(|error| StanzaError::new("internal-server-error", error.to_string()));
+        self.muc.respond(token, answer);
+    }
+
+    /// Announces the load to everybody.
+    pub fn announce(&self, load: Load) {
+        let written = presence(&self.settings, load).map_err(|error| error.to_string());
+        let sent = written.and_then(|element| {
+            self.muc.set_presence(vec![element]).map_err(|error| error.to_string())
+        });
+        if let Err(error) = sent {
+            warn!("the presence is not refreshed: {error}");
+        }
+    }
+
+    /// Leaves the room and closes the connection in order.
+    pub async fn close(self) {
+        drop(self.outgoing);
+        self.muc.leave(&self.settings.room);
+        self.muc.close().await;
+    }
+}
