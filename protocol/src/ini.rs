@@ -56,12 +56,20 @@ pub struct Options {
     /// In sections with one of these names (any capitals) a value that begins with `{` goes on until the braces are
     /// balanced, without comments and whatever the indentation.
     pub object_sections: &'static [&'static str],
+    /// Sections that are known by these names in any capitals, and whether their keys are in lower case, too.
+    pub folded_sections: &'static [(&'static str, bool)],
 }
 
 impl Options {
     /// Case-sensitive keys, UTF-8, no objects: a descriptor of dialect A.
     pub fn new(file: impl Into<String>) -> Self {
-        Self { file: file.into(), case_sensitive_keys: true, latin1: false, object_sections: &[] }
+        Self {
+            file: file.into(),
+            case_sensitive_keys: true,
+            latin1: false,
+            object_sections: &[],
+            folded_sections: &[],
+        }
     }
 
     /// Keys without regard to case, as configuration files of programs have them.
@@ -150,18 +158,20 @@ impl Document {
             sections: Vec::new(),
             warnings: scanned.warnings.clone(),
         };
-        document.merge(&parsed, &scanned.names);
+        document.merge(&parsed, &scanned.names, options);
         document.warn_of_case();
         Ok(document)
     }
 
     /// Repeated sections become one, in order; of a repeated key the last value counts.
-    fn merge(&mut self, parsed: &Ini, names: &HashMap<usize, String>) {
+    fn merge(&mut self, parsed: &Ini, names: &HashMap<usize, String>, options: &Options) {
         let mut section_at: HashMap<String, usize> = HashMap::new();
         let mut entry_at: HashMap<(usize, String), usize> = HashMap::new();
         for (header, properties) in parsed.iter() {
             // Canonical names are the numbers of physical lines: every one of them is in `names`.
             let Some((line, name)) = header.and_then(|text| named(text, names)) else { continue };
+            let folded = options.folded_sections.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+            let (name, fold_keys) = folded.map_or((name, false), |(known, keys)| (*known, *keys));
             let at = *section_at.entry(name.to_owned()).or_insert_with(|| {
                 self.sections.push(Section { name: name.to_owned(), line, entries: Vec::new() });
                 self.sections.len() - 1
@@ -180,12 +190,13 @@ impl Document {
             }
             for (number, value) in properties.iter() {
                 let Some((line, key)) = named(number, names) else { continue };
+                let key = &if fold_keys { key.to_lowercase() } else { key.to_owned() };
                 let value = restore(value);
                 let entries = &mut self.sections[at].entries;
-                match entry_at.get(&(at, key.to_owned())) {
+                match entry_at.get(&(at, key.clone())) {
                     None => {
-                        entry_at.insert((at, key.to_owned()), entries.len());
-                        entries.push(Entry { key: key.to_owned(), value, line, replaced: None });
+                        entry_at.insert((at, key.clone()), entries.len());
+                        entries.push(Entry { key: key.clone(), value, line, replaced: None });
                     }
                     Some(&index) => {
                         let earlier = entries[index].line;
@@ -199,7 +210,7 @@ impl Document {
                             .key(key)
                             .remedy("keep only one of the two lines"),
                         );
-                        entries[index] = Entry { key: key.to_owned(), value, line, replaced: Some(earlier) };
+                        entries[index] = Entry { key: key.clone(), value, line, replaced: Some(earlier) };
                     }
                 }
             }

@@ -174,11 +174,25 @@ pub struct Settings {
 }
 
 impl Schema {
-    /// Checks a file and fills in defaults. All faults are reported at once.
+    /// Checks a file and fills in defaults. All faults are reported at once; names outside the table are faults.
     pub fn read(&self, doc: &Document, around: &Surroundings<'_>) -> Result<Settings, IniError> {
+        self.check(doc, around, false)
+    }
+
+    /// As [`read`](Self::read), but names outside the table are warnings only: for files that were written for a program
+    /// which ignored them. A key that another one refers to is the author's own variable.
+    pub fn read_leniently(&self, doc: &Document, around: &Surroundings<'_>) -> Result<Settings, IniError> {
+        self.check(doc, around, true)
+    }
+
+    fn check(&self, doc: &Document, around: &Surroundings<'_>, lenient: bool) -> Result<Settings, IniError> {
         let mut reading = Reading { schema: self, doc, around, errors: Vec::new(), values: BTreeMap::new() };
         let mut open = BTreeMap::new();
-        reading.unknown_names();
+        let mut warnings = doc.warnings().to_vec();
+        reading.unknown_names(lenient);
+        if lenient {
+            warnings.extend(reading.errors.drain(..).map(|finding| Finding { fatal: false, ..finding }));
+        }
         for part in self.parts {
             for key in part.keys {
                 match key.kind {
@@ -194,7 +208,7 @@ impl Schema {
             reading.errors.sort_by_key(|finding| finding.line);
             return Err(doc.error(reading.errors));
         }
-        Ok(Settings { values: reading.values, open, warnings: doc.warnings().to_vec() })
+        Ok(Settings { values: reading.values, open, warnings })
     }
 
     /// The environment variable that overrides a key.
@@ -225,8 +239,12 @@ fn names_of(key: &Key) -> Vec<String> {
 }
 
 impl Reading<'_> {
-    fn unknown_names(&mut self) {
+    fn unknown_names(&mut self, lenient: bool) {
         let parts = self.schema.parts;
+        let all = self.doc.sections().iter().flat_map(|section| &section.entries);
+        let all: Vec<String> = all.map(|entry| entry.value.to_lowercase()).collect();
+        let is_variable =
+            |key: &str| lenient && all.iter().any(|value| value.contains(&format!("%({key})s")));
         for section in self.doc.sections() {
             let Some(part) = parts.iter().find(|part| part.name == section.name) else {
                 let known = parts.iter().map(|part| part.name);
@@ -242,7 +260,7 @@ impl Reading<'_> {
             };
             let known: Vec<String> = part.keys.iter().flat_map(names_of).collect();
             for entry in &section.entries {
-                if part.open || known.contains(&entry.key) {
+                if part.open || known.contains(&entry.key) || is_variable(&entry.key) {
                     continue;
                 }
                 let remedy = match nearest(&entry.key, known.iter().map(String::as_str)) {
