@@ -20,6 +20,8 @@ class Occupant(slixmpp.ClientXMPP):
         super().__init__(jid, password)
         for plugin in ("xep_0030", "xep_0045", "xep_0198", "xep_0199"):
             self.register_plugin(plugin)
+        # SCRAM does not show the password, even on an unencrypted connection.
+        self.plugin["feature_mechanisms"].unencrypted_scram = mode == "plain"
         self.enable_plaintext = mode == "plain"
         self.enable_starttls = mode == "starttls"
         self.enable_direct_tls = mode == "tls"
@@ -45,17 +47,17 @@ class Occupant(slixmpp.ClientXMPP):
         try:
             self.send_presence()
             await self.get_roster()
-            await self["xep_0045"].join_muc_wait(room, "python", password=room_password, maxstanzas=0, timeout=10)
-            print("joined; peers:", self["xep_0045"].get_roster(room))
+            await self.plugin["xep_0045"].join_muc_wait(room, "python", password=room_password, maxstanzas=0, timeout=10)
+            print("joined; peers:", self.plugin["xep_0045"].get_roster(room))
             occupant = slixmpp.JID(f"{room}/{peer}")
             self.send_message(occupant, "hello from python & <friends>", mtype="chat")
             print("got:", await asyncio.wait_for(self.heard, 10))
-            await self["xep_0199"].send_ping(occupant, timeout=10)
+            await self.plugin["xep_0199"].send_ping(occupant, timeout=10)
             print("ping answered")
-            await self["xep_0199"].send_ping(slixmpp.JID(self.boundjid.domain), timeout=10)
-            info = await self["xep_0030"].get_info(slixmpp.JID(room), timeout=10)
+            await self.plugin["xep_0199"].send_ping(slixmpp.JID(self.boundjid.domain), timeout=10)
+            info = await self.plugin["xep_0030"].get_info(slixmpp.JID(room), timeout=10)
             assert "muc_passwordprotected" in info["disco_info"]["features"], info
-            self["xep_0045"].leave_muc(room, "python")
+            self.plugin["xep_0045"].leave_muc(room, "python")
             await self.disconnect()
             self.done.set_result(True)
         except Exception as error:

@@ -101,6 +101,10 @@ fn nothing_is_left_undone_in_the_source() {
 fn citations_have_the_form_that_can_be_searched_for() {
     let mut wrong = Vec::new();
     for source in sources() {
+        // This file quotes wrong ones.
+        if source.module == "tests::tests::architecture" {
+            continue;
+        }
         for (number, line) in source.text.lines().enumerate() {
             let Some(comment) = line.find("//").map(|at| &line[at..]) else { continue };
             if let Some(why) = citation_fault(comment) {
@@ -158,7 +162,11 @@ impl Row {
         }
         let krate = path.split("::").next().unwrap_or_default();
         if CRATES.iter().any(|(_, name)| *name == krate) {
-            let own = under(path, &self.module) || under(path, module);
+            // What lies at the root of a crate itself is its vocabulary, for all of its modules.
+            let at_root = path.split("::").nth(1).is_none_or(|name| name.starts_with(char::is_uppercase));
+            let own = under(path, &self.module)
+                || under(path, module)
+                || at_root && module.split("::").next() == Some(krate);
             let allowed = own || self.may.iter().any(|may| under(path, may));
             return (!allowed).then(|| format!("{} must not know {path}", self.module));
         }
@@ -219,7 +227,7 @@ fn sources() -> Vec<Source> {
             let inner = file.strip_prefix(root.join(folder)).unwrap().with_extension("");
             let mut parts: Vec<String> = vec![krate.to_owned()];
             parts.extend(inner.iter().map(|part| part.to_string_lossy().into_owned()));
-            let is_test = parts.iter().skip(1).any(|part| part == "tests" || part == "testing");
+            let is_test = parts.iter().skip(1).any(|part| part.ends_with("tests") || part == "fixtures");
             if matches!(parts.last().map(String::as_str), Some("mod" | "lib" | "main")) {
                 parts.pop();
             }
@@ -375,17 +383,20 @@ fn absolute(path: &str, module: &str, reexports: &BTreeMap<String, String>) -> O
 /// What the crate roots re-export, by the short path.
 fn reexports() -> BTreeMap<String, String> {
     let mut map = BTreeMap::new();
-    for source in sources().iter().filter(|source| !source.module.contains("::")) {
+    let sources = sources();
+    let modules: Vec<&str> = sources.iter().map(|source| source.module.as_str()).collect();
+    for source in sources.iter().filter(|source| !source.module.contains("::")) {
         for (_, line) in code_lines(&source.text) {
             if let Some(tree) = line.trim().strip_prefix("pub use ") {
                 let mut found = Vec::new();
                 expand("", tree.trim_end_matches(';'), &mut found);
                 for path in found {
                     let name = path.rsplit("::").next().unwrap_or_default();
-                    map.insert(
-                        format!("{}::{name}", source.module),
-                        format!("{}::{}", source.module, path.trim_start_matches("crate::")),
-                    );
+                    let first = path.split("::").next().unwrap_or_default();
+                    // Either an item of an own module, or one of another crate under a name of ours.
+                    let own = modules.iter().any(|module| *module == format!("{}::{first}", source.module));
+                    let real = if own { format!("{}::{path}", source.module) } else { path.clone() };
+                    map.insert(format!("{}::{name}", source.module), real);
                 }
             }
         }
@@ -399,7 +410,7 @@ fn citation_fault(comment: &str) -> Option<&'static str> {
     for (at, _) in comment.match_indices("RFC") {
         let rest = &comment[at + 3..];
         let number = rest.strip_prefix(' ').or_else(|| rest.strip_prefix('\u{a0}')).unwrap_or("");
-        if !(3..=4).contains(&digits(number)) {
+        if digits(rest) > 0 || rest.starts_with('-') {
             return Some("an RFC is cited as `RFC 6120 §6.4`");
         }
         if number[digits(number)..].trim_start().starts_with("section") {

@@ -1,0 +1,117 @@
+//! Every example runs as its page says, so that none of them can rot.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use e2e::program::{Program, binary, processes_with};
+use e2e::{free_port, installed, python, root, skip, wait_until};
+
+#[test]
+fn the_first_job_by_hand() {
+    if !installed("curl") {
+        return skip("the_first_job_by_hand", "curl is not installed");
+    }
+    let output = Command::new(root().join("examples/01-first-job/run"))
+        .env("WPS_ORCHESTRATOR_BIN", binary("wps-orchestrator"))
+        .env("WPS_REMOTE_AGENT_BIN", binary("wps-remote-agent"))
+        .env("HTTP_PORT", free_port().to_string())
+        .env("XMPP_PORT", free_port().to_string())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    for part in ["demo:DemStatistics", "Hello", "from,to,cells", "agent1"] {
+        assert!(said.contains(part), "{part} is missing:\n{said}");
+    }
+}
+
+#[test]
+fn the_small_clients() {
+    let name = "the_small_clients";
+    if !installed("gdal_contour") {
+        return skip(name, "GDAL is not installed (Debian: gdal-bin)");
+    }
+    e2e::run("clients", |site| {
+        let orchestrator = site.orchestrator().start();
+        let _agent = site.agent("a").service("gdal-contour").start();
+        orchestrator.wait_for(&["gdal:Contour"]);
+        let clients = root().join("examples/clients");
+        let mut commands = Vec::new();
+        if installed("curl") {
+            commands.push(Command::new(clients.join("contour_curl")));
+        } else {
+            skip(name, "curl is not installed");
+        }
+        match python::owslib() {
+            Ok(python) => {
+                let mut command = Command::new(python);
+                command.arg(clients.join("contour_owslib.py"));
+                commands.push(command);
+            }
+            Err(why) => skip(name, &why),
+        }
+        for mut command in commands {
+            let file = site.folder().join("contours.geojson");
+            let output = command.arg(orchestrator.url()).arg("100").arg(&file).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(
+                output.status.success(),
+                "{command:?}: {said}{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            let written = std::fs::read_to_string(&file).unwrap();
+            assert!(written.contains("\"LineString\""), "{command:?}: {written:.200}");
+            std::fs::remove_file(&file).unwrap();
+        }
+    });
+}
+
+#[test]
+fn the_quickstart_leaves_no_process_behind() {
+    // Built beside the other programs, in the same profile.
+    let folder = binary("wps-orchestrator").parent().unwrap().to_owned();
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "-p", "quickstart"]).current_dir(root());
+    cargo.env("CARGO_TARGET_DIR", folder.parent().unwrap());
+    if folder.ends_with("release") {
+        cargo.arg("--release");
+    }
+    assert!(cargo.status().unwrap().success(), "the quickstart does not build");
+
+    let scratch = tempfile::tempdir().unwrap();
+    let log = scratch.path().join("quickstart.log");
+    let mut command = Command::new(folder.join("quickstart"));
+    // Its own temporary folder lies in this one, so that its processes can be told from others.
+    command.env("TMPDIR", scratch.path());
+    let program = Program::start("quickstart", command, &log).unwrap();
+    let ready = wait_until(Duration::from_secs(60), || {
+        assert!(program.ended().is_none(), "it ended:\n{}", program.log());
+        program.log().contains("Ctrl-C ends everything").then_some(())
+    });
+    assert!(ready.is_some(), "not ready:\n{}", program.log());
+    let said = program.log();
+    assert!(said.contains("100 %") && said.contains("result"), "{said}");
+
+    // What it tells the user to try works, and a job that is running then goes with it.
+    let curls: Vec<String> = said
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("curl '")?.strip_suffix('\'').map(str::to_owned))
+        .collect();
+    assert_eq!(curls.len(), 3, "{said}");
+    for url in &curls {
+        let (address, target) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+        let answer = e2e::http::Http::new(address.parse().unwrap()).get(&format!("/{target}")).unwrap();
+        assert_eq!(answer.status, 200, "{url}: {}", answer.text());
+    }
+    let marker = scratch.path().to_string_lossy().into_owned();
+    let running = wait_until(Duration::from_secs(20), || {
+        processes_with(&marker).iter().any(|(_, line)| line.contains("sleep.sh")).then_some(())
+    });
+    assert!(running.is_some(), "the third curl starts no job:\n{}", program.log());
+    let status = program.stop();
+    assert!(status.success(), "{status}\n{}", program.log());
+    let gone = wait_until(Duration::from_secs(5), || processes_with(&marker).is_empty().then_some(()));
+    assert!(gone.is_some(), "left behind: {:?}", processes_with(&marker));
+    assert!(!program.log().contains("ERROR"), "{}", program.log());
+}
