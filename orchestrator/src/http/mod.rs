@@ -152,8 +152,8 @@ struct Operation(&'static str);
 struct RequestId(String);
 
 /// An XML document. The header holds the bare type: clients in use compare it as a whole.
-fn xml(document: String) -> Response {
-    let mut response = Response::new(Body::from(document));
+fn xml(document: impl Into<Body>) -> Response {
+    let mut response = Response::new(document.into());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/xml"));
     response
 }

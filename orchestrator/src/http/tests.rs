@@ -1,1 +1,7 @@
 //! The whole HTTP side over real sockets, with a stand-in for the driver.
+
+mod hostile;
+mod operators;
+mod results;
+mod world;
+mod wps;

@@ -1,7 +1,8 @@
 //! The WPS 1.0.0 face: requests in its types → [`Jobs`](crate::jobs::Jobs) → its documents and raw results.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use axum::body::Bytes;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use wps_remote_protocol::{ProcessDescription, Value};
@@ -30,32 +31,44 @@ const MAX_CACHED: usize = 16;
 
 /// Capabilities documents by address, for one version of the catalogue.
 #[derive(Debug, Default)]
-pub(super) struct Cache(Mutex<(u64, Vec<(String, Arc<str>)>)>);
+pub(super) struct Cache(Mutex<Cached>);
+
+#[derive(Debug, Default)]
+struct Cached {
+    version: u64,
+    documents: Vec<(String, Bytes)>,
+}
 
 impl Cache {
-    fn get(&self, version: u64, url: &str, make: impl FnOnce() -> String) -> Arc<str> {
-        let lock = || self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        {
-            let cached = lock();
-            if cached.0 == version
-                && let Some((_, document)) = cached.1.iter().find(|(known, _)| known == url)
-            {
-                return document.clone();
-            }
+    fn get(&self, version: u64, url: &str, make: impl FnOnce() -> String) -> Bytes {
+        if let Some(document) = self.lock().find(version, url) {
+            return document;
         }
-        let document: Arc<str> = make().into();
-        let mut cached = lock();
+        // Made without the lock: others need not wait for it.
+        let document = Bytes::from(make());
+        let mut cached = self.lock();
         // A slow maker must not put an old document over a newer one.
-        if cached.0 < version || cached.1.is_empty() {
-            *cached = (version, Vec::new());
+        if cached.version < version {
+            *cached = Cached { version, documents: Vec::new() };
         }
-        if cached.0 == version
-            && cached.1.len() < MAX_CACHED
-            && !cached.1.iter().any(|(known, _)| known == url)
+        if cached.version == version
+            && cached.documents.len() < MAX_CACHED
+            && cached.find(version, url).is_none()
         {
-            cached.1.push((url.to_owned(), document.clone()));
+            cached.documents.push((url.to_owned(), document.clone()));
         }
         document
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Cached> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Cached {
+    fn find(&self, version: u64, url: &str) -> Option<Bytes> {
+        let mut documents = self.documents.iter().filter(|_| self.version == version);
+        documents.find(|(known, _)| known == url).map(|(_, document)| document.clone())
     }
 }
 
@@ -93,7 +106,7 @@ pub(super) async fn answer(state: &AppState, arrival: &Arrival, asked: Request) 
         }
         Request::GetExecutionStatus(id) => {
             let job = view(&state.jobs, id).await?;
-            Ok(document(state, arrival, &job, true, false).await)
+            Ok(document(state, arrival, &job, Told::Status).await)
         }
         Request::GetExecutionResult { job, output, media_type } => {
             let job = view(&state.jobs, job).await?;
@@ -123,7 +136,7 @@ fn capabilities(state: &AppState, arrival: &Arrival, known: Option<u64>) -> Resu
     let make = || {
         capabilities::document(&state.config.service, url, catalogue.version, catalogue.processes.values())
     };
-    Ok(xml(state.capabilities.get(catalogue.version, url, make).to_string()))
+    Ok(xml(state.capabilities.get(catalogue.version, url, make)))
 }
 
 fn descriptions(state: &AppState, identifiers: &Identifiers) -> Result<Response, Fault> {
@@ -151,7 +164,7 @@ async fn execute(state: &AppState, arrival: &Arrival, execute: Execute) -> Resul
         } else {
             state.jobs.wait(id, state.config.settle).await?.unwrap_or(job)
         };
-        return Ok(document(state, arrival, &job, true, false).await);
+        return Ok(document(state, arrival, &job, Told::Follow).await);
     }
     let mut waiting = Waiting { jobs: Some(state.jobs.clone()), id };
     let ended = tokio::select! {
@@ -170,10 +183,10 @@ async fn execute(state: &AppState, arrival: &Arrival, execute: Execute) -> Resul
             );
             return Err(Fault::new(FaultKind::StillRunning, text));
         }
-        return Ok(document(state, arrival, &job, true, false).await);
+        return Ok(document(state, arrival, &job, Told::Follow).await);
     }
     if !is_raw {
-        return Ok(document(state, arrival, &job, false, false).await);
+        return Ok(document(state, arrival, &job, Told::Ended).await);
     }
     let JobState::Successful { .. } = &job.state else { return Err(delivery::not_ready(&job)) };
     let all = delivery::deliveries(&job);
@@ -209,30 +222,37 @@ async fn dismiss(state: &AppState, arrival: &Arrival, id: JobId) -> Result<Respo
     // With a little patience the answer can tell what was ended.
     let job =
         if job.state.is_final() { job } else { state.jobs.wait(id, DISMISS_WAIT).await?.unwrap_or(job) };
-    Ok(document(state, arrival, &job, true, true).await)
+    Ok(document(state, arrival, &job, Told::Dismissed).await)
 }
 
 async fn view(jobs: &Jobs, id: JobId) -> Result<Arc<Job>, Fault> {
     jobs.view(id).await?.ok_or_else(|| Fault::no_such_job(&id.to_string()))
 }
 
+/// On which occasion a client gets an ExecuteResponse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// It has waited for the end.
+    Ended,
+    /// The job goes on; the client can follow it.
+    Follow,
+    /// It asked for the status.
+    Status,
+    /// It gave the job up.
+    Dismissed,
+}
+
 /// The ExecuteResponse of a job, with small results in it.
-async fn document(
-    state: &AppState,
-    arrival: &Arrival,
-    job: &Job,
-    follow: bool,
-    dismissing: bool,
-) -> Response {
+async fn document(state: &AppState, arrival: &Arrival, job: &Job, told: Told) -> Response {
     let files = load(state, job).await;
-    let status_url = (follow || job.form.store).then(|| arrival.status_url(job.id));
+    let status_url = (told != Told::Ended || job.form.store).then(|| arrival.status_url(job.id));
     let view = View {
         service_url: &arrival.service_url,
         status_url: status_url.as_deref(),
         outputs_url: &arrival.outputs_url,
         files: &files,
-        percent_always: arrival.post && follow,
-        dismissing,
+        percent_always: arrival.post && told == Told::Status,
+        dismissing: told == Told::Dismissed,
     };
     xml(response::document(job, &view))
 }

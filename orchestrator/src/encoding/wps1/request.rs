@@ -127,6 +127,17 @@ pub fn from_kvp(query: &Query, lookup: Lookup<'_>) -> Result<Request, Fault> {
 pub fn from_xml(bytes: &[u8], lookup: Lookup<'_>) -> Result<Request, Fault> {
     let mut cursor = Cursor::new(bytes)?;
     let root = cursor.root()?;
+    let request = document(&mut cursor, &root, lookup);
+    // That a document is not well-formed weighs more than what seems to be wrong in its first half.
+    let ended = match &request {
+        Err(fault) if fault.kind == FaultKind::Malformed => Ok(()),
+        _ => cursor.finish(),
+    };
+    ended?;
+    request
+}
+
+fn document(cursor: &mut Cursor<'_>, root: &Element, lookup: Lookup<'_>) -> Result<Request, Fault> {
     if root.namespace == WPS_2_0 && root.name == "GetCapabilities" {
         return Err(no_common_version("2.0.0"));
     }
@@ -143,21 +154,19 @@ pub fn from_xml(bytes: &[u8], lookup: Lookup<'_>) -> Result<Request, Fault> {
     if let Some(service) = root.trimmed("service") {
         check_service(Some(service))?;
     }
-    let request = match root.name.as_str() {
-        "GetCapabilities" => get_capabilities(&mut cursor, &root)?,
+    check_language(root.trimmed("language"))?;
+    match root.name.as_str() {
+        "GetCapabilities" => get_capabilities(cursor, root),
         "DescribeProcess" => {
             check_version(root.trimmed("version"))?;
-            Request::DescribeProcess(describe_process(&mut cursor)?)
+            Ok(Request::DescribeProcess(describe_process(cursor)?))
         }
         "Execute" => {
             check_version(root.trimmed("version"))?;
-            Request::Execute(Box::new(execute::from_xml(&mut cursor, lookup)?))
+            Ok(Request::Execute(Box::new(execute::from_xml(cursor, lookup)?)))
         }
-        other => return Err(unknown_operation(other)),
-    };
-    cursor.finish()?;
-    check_language(root.trimmed("language"))?;
-    Ok(request)
+        other => Err(unknown_operation(other)),
+    }
 }
 
 fn get_capabilities(cursor: &mut Cursor<'_>, root: &Element) -> Result<Request, Fault> {
