@@ -26,6 +26,7 @@ pub mod engine;
 pub mod http;
 pub mod jobs;
 pub mod matching;
+pub mod references;
 pub mod results;
 pub mod store;
 pub mod telemetry;
