@@ -4,7 +4,10 @@ use super::*;
 
 const KNOWN: [&str; 3] = ["mimetype", "href", "asreference"];
 
-fn entries(raw: &str) -> Vec<(String, Option<String>, Vec<(String, String)>)> {
+/// Identifier, value, attributes.
+type Parts = (String, Option<String>, Vec<(String, String)>);
+
+fn entries(raw: &str) -> Vec<Parts> {
     let query = Query::parse(&format!("DataInputs={raw}")).unwrap();
     let entries = query.entries("DataInputs", &KNOWN).unwrap();
     entries.into_iter().map(|e| (e.id, e.value, e.attributes)).collect()

@@ -74,12 +74,11 @@ fn what_is_dangerous_or_broken_is_refused() {
     assert_eq!(content("<!DOCTYPE a SYSTEM 'file:///etc/passwd'><a/>"), Err(XmlError::Doctype));
     assert_eq!(content("<a><!DOCTYPE b></a>"), Err(XmlError::Doctype));
     assert_eq!(content("<a>&xxe;</a>"), Err(XmlError::Entity("xxe".into())));
-    assert_eq!(content("<a>&#0;</a>").is_err(), true);
+    assert!(content("<a>&#0;</a>").is_err());
     assert_eq!(content("<a>&#1;</a>"), Err(XmlError::Character(1)));
     assert_eq!(content("<a>\u{1}</a>"), Err(XmlError::Character(1)));
     assert!(matches!(content("<a><b></a>"), Err(XmlError::Syntax { .. })));
     assert_eq!(content("<a><b>"), Err(XmlError::Truncated("a".into())));
-    assert_eq!(content("<a"), content("<a"), "cut inside of a tag");
     assert!(content("<a").is_err());
     assert!(content("<a><b attr=\"x").is_err());
     assert_eq!(content(""), Err(XmlError::Empty));
