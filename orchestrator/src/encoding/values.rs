@@ -11,6 +11,9 @@ use super::xml::Content as Xml;
 use super::{Fault, FaultKind, clip};
 use crate::matching::same_media_type;
 
+/// Longest address of a reference in bytes.
+const MAX_HREF: usize = 8192;
+
 /// What a request says about the format of a complex value.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Given<'a> {
@@ -55,15 +58,13 @@ pub fn reference(input: &str, href: Option<&str>, media_type: Option<&str>) -> R
             format!("the reference of the input `{input}` has no `href`"),
         )
     })?;
-    let scheme = href.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
-    if !matches!(scheme.as_deref(), Some("http" | "https")) || href.len() > 8192 {
-        let why = format!("`{}` is no http or https address", clip(href, 200));
+    let scheme = href.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
+    let fetched = matches!(scheme.as_deref(), Some("http" | "https" | "data"));
+    if !fetched || (href.len() > 8192 && scheme.as_deref() != Some("data")) {
+        let why = format!("`{}` is no http, https or data address", clip(href, 200));
         return Err(Fault::at(FaultKind::WrongInputData, input, format!("input `{input}`: {why}")));
     }
-    Ok(Value::Reference {
-        href: href.to_owned(),
-        media_type: media_type.unwrap_or_default().trim().to_owned(),
-    })
+    Ok(Value::reference(href, media_type.unwrap_or_default().trim()))
 }
 
 /// A box from two corners.

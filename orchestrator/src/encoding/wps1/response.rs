@@ -137,7 +137,7 @@ fn write_lineage(writer: &mut Writer, job: &Job, files: &Files) {
             writer.open("wps:Input", &[]);
             let declared = job.description.input(&input.id);
             write_names(writer, &input.id, declared.and_then(|d| d.title.as_deref()), "");
-            if let Value::Reference { href, media_type } = &input.value {
+            if let Value::Reference { href, media_type, .. } = &input.value {
                 let mut attributes = vec![("xlink:href", href.as_str())];
                 if !media_type.is_empty() {
                     attributes.push(("mimeType", schema_media_type(media_type)));

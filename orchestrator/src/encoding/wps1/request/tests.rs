@@ -318,7 +318,7 @@ fn quirk_08_an_input_may_come_several_times() {
 
 #[test]
 fn quirk_09_references_with_and_without_xlink() {
-    let expected = Value::Reference { href: "http://h/a?b=1&c=2".into(), media_type: "text/xml".into() };
+    let expected = Value::reference("http://h/a?b=1&c=2", "text/xml");
     for attributes in [
         "xlink:href='http://h/a?b=1&amp;c=2'",
         "href='http://h/a?b=1&amp;c=2' method='GET'",

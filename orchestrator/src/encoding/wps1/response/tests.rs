@@ -137,10 +137,7 @@ fn outputs_inline_by_reference_and_chosen() {
                 schema: None,
             },
         },
-        Input {
-            id: "doc".into(),
-            value: Value::Reference { href: "http://h/a?b&c".into(), media_type: "text/xml".into() },
-        },
+        Input { id: "doc".into(), value: Value::reference("http://h/a?b&c", "text/xml") },
         Input {
             id: "bbox".into(),
             value: Value::BoundingBox(BoundingBox {
