@@ -46,11 +46,35 @@ impl<'a> OrchestratorBuilder<'a> {
         let mut ini = String::new();
         let _ = write!(ini, "[http]\nlisten = {http}\n\n[results]\nshared_dir = {}\n\n", shared.display());
         ini += &self.site.bus().orchestrator_lines();
-        // Sections may be repeated; the last value of a key holds.
         ini += &self.extra;
-        fs::write(&file, ini).expect("the temporary folder can be written to");
+        fs::write(&file, merged(&ini)).expect("the temporary folder can be written to");
         Orchestrator::launch(self.site, &self.name, file, http)
     }
+}
+
+/// The same text with each section in one piece, as the orchestrator wants it.
+fn merged(ini: &str) -> String {
+    let mut sections: Vec<(&str, String)> = Vec::new();
+    for line in ini.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if line.starts_with('[') {
+            sections.push((line, String::new()));
+        } else if let Some((_, body)) = sections.last_mut() {
+            *body += &format!("{line}\n");
+        }
+    }
+    let mut text = String::new();
+    while !sections.is_empty() {
+        let (name, _) = sections[0];
+        text += &format!("{name}\n");
+        sections.retain(|(other, body)| {
+            if *other == name {
+                text += body;
+            }
+            *other != name
+        });
+        text += "\n";
+    }
+    text
 }
 
 /// A running orchestrator.

@@ -148,6 +148,26 @@ fn conformance_names_tests_that_exist() {
     assert!(rows > 0 && wrong.is_empty(), "tests/conformance.txt:\n{}", wrong.join("\n"));
 }
 
+#[test]
+fn links_in_pages_lead_somewhere() {
+    let root = root();
+    let mut pages = vec![root.join("README.md"), root.join("CHANGELOG.md")];
+    for folder in ["orchestrator", "remote-agent", "protocol", "services", "examples", "deploy", "tests"] {
+        files(&root.join(folder), "md", &mut pages);
+    }
+    let mut wrong = Vec::new();
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = target.split('#').next().unwrap_or_default();
+            if !file.is_empty() && !file.contains("://") && !page.parent().unwrap().join(file).exists() {
+                wrong.push(format!("{}: {target}", page.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// One row: a module, what of the workspace it may use, and which crates it must not see.
 struct Row {
     module: String,
@@ -222,7 +242,7 @@ fn sources() -> Vec<Source> {
     let mut sources = Vec::new();
     for (folder, krate) in CRATES {
         let mut files = Vec::new();
-        rust_files(&root.join(folder), &mut files);
+        crate::files(&root.join(folder), "rs", &mut files);
         for file in files {
             let inner = file.strip_prefix(root.join(folder)).unwrap().with_extension("");
             let mut parts: Vec<String> = vec![krate.to_owned()];
@@ -240,15 +260,16 @@ fn sources() -> Vec<Source> {
     sources
 }
 
-fn rust_files(folder: &Path, into: &mut Vec<PathBuf>) {
+/// All files with this ending, in order, build folders left out.
+fn files(folder: &Path, ending: &str, into: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.map(Result::unwrap) {
         let path = entry.path();
         if path.is_dir() {
             if path.file_name().is_some_and(|name| name != "target") {
-                rust_files(&path, into);
+                files(&path, ending, into);
             }
-        } else if path.extension().is_some_and(|ending| ending == "rs") {
+        } else if path.extension().is_some_and(|other| other == ending) {
             into.push(path);
         }
     }

@@ -10,13 +10,14 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use wps_orchestrator::compose;
 use wps_orchestrator::config::Config;
+use wps_remote_agent::config::AgentConfig;
+use wps_remote_agent::driver::AtStop;
 
 use crate::site::Site;
 
@@ -77,32 +78,26 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let orchestrator = compose::start(config, shutdown.clone()).await?;
     let xmpp = orchestrator.xmpp.first().ok_or("the embedded XMPP server does not listen")?.address;
     let agent_config = site.write_agent(xmpp.port(), &password, &orchestrator.room_password)?;
+    // Jobs outlive an agent on purpose. Here, where everything is temporary, they end with it.
+    let options = wps_remote_agent::Options { at_stop: AtStop::EndJobs, ..wps_remote_agent::Options::new()? };
     let agent_stop = CancellationToken::new();
-    let agent = wps_remote_agent::start(&agent_config, agent_stop.clone()).await?;
+    let agent = tokio::spawn(wps_remote_agent::run(AgentConfig::load(&agent_config)?, options, agent_stop.clone()));
 
     let told = tokio::select! {
         told = story::tell(orchestrator.http, &site, arguments.once) => told,
         () = interrupted() => Ok(()),
     };
 
-    // Jobs outlive an agent on purpose. Here, where everything is temporary, they are given up first.
-    let jobs = orchestrator.jobs.clone();
-    if let Ok(list) = jobs.list(1000).await {
-        for job in list.iter().filter(|job| !job.state.is_final()) {
-            if jobs.dismiss(job.id).await.is_ok() {
-                let _ = jobs.wait(job.id, Duration::from_secs(15)).await;
-            }
-        }
-    }
     agent_stop.cancel();
-    agent.ended().await;
+    let agent = agent.await?;
     shutdown.cancel();
     orchestrator.ended().await;
+    agent?;
     told
 }
 
 /// Resolves on Ctrl-C and on SIGTERM.
-pub(crate) async fn interrupted() {
+async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
     match signal(SignalKind::terminate()) {
         Ok(mut terminate) => {
