@@ -4,12 +4,13 @@
 
 use crate::xml::{Build, Unsendable, element, measure, ns};
 use futures::{Sink, SinkExt, StreamExt};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
@@ -24,9 +25,6 @@ pub const MAX_DEPTH: usize = 64;
 const TOO_DEEP: &str = "the stanza is nested too deeply";
 /// Read buffer of a connection. Small, because there is one per session; large stanzas pass through in pieces.
 const READ_BUFFER: usize = 4096;
-
-/// Pieces of an oversized stanza that are read on without being looked at.
-const MAX_THROWN_AWAY: usize = 1000;
 
 /// A byte stream of any kind: TCP, TLS, or a pipe in memory.
 pub(crate) trait Bytes: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -48,24 +46,67 @@ pub(crate) fn raw(transport: Transport) -> BoxBytes {
     transport.into_inner().io
 }
 
-/// How many bytes the stanza that is being read may still take.
+/// What the stanza that is being read may still take.
 #[derive(Clone)]
-pub(crate) struct Budget(Arc<(AtomicUsize, AtomicUsize)>);
+pub(crate) struct Budget(Arc<Shares>);
+
+struct Shares {
+    left: AtomicUsize,
+    limit: AtomicUsize,
+    /// Bytes of a stanza found too deep that may be skipped before the connection is given up. Skipping costs time:
+    /// the parser looks through all open elements for each new one.
+    skip: AtomicUsize,
+    skip_limit: usize,
+    /// The stream is over; what still comes is thrown away.
+    draining: AtomicBool,
+}
 
 impl Budget {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self(Arc::new((AtomicUsize::new(limit), AtomicUsize::new(limit))))
+    pub(crate) fn new(limit: usize, skip_limit: usize) -> Self {
+        Self(Arc::new(Shares {
+            left: AtomicUsize::new(limit),
+            limit: AtomicUsize::new(limit),
+            skip: AtomicUsize::new(skip_limit),
+            skip_limit,
+            draining: AtomicBool::new(false),
+        }))
     }
 
     /// Another limit from the next stanza on.
     pub(crate) fn set_limit(&self, limit: usize) {
-        self.0.1.store(limit, Relaxed);
+        self.0.limit.store(limit, Relaxed);
         self.renew();
     }
 
     fn renew(&self) {
-        self.0.0.store(self.0.1.load(Relaxed), Relaxed);
+        self.0.left.store(self.0.limit.load(Relaxed), Relaxed);
+        self.0.skip.store(self.0.skip_limit, Relaxed);
     }
+
+    /// Whether another read is within the budget.
+    fn check(&self) -> io::Result<()> {
+        if self.0.left.load(Relaxed) == 0 {
+            Err(io::Error::new(io::ErrorKind::FileTooLarge, "the stanza is too big"))
+        } else if SKIPPING.get() && self.0.skip.load(Relaxed) == 0 {
+            Err(io::Error::new(io::ErrorKind::QuotaExceeded, TOO_DEEP))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn spend(&self, bytes: usize) {
+        let take = |share: &AtomicUsize| share.store(share.load(Relaxed).saturating_sub(bytes), Relaxed);
+        take(&self.0.left);
+        if SKIPPING.get() {
+            take(&self.0.skip);
+        }
+    }
+}
+
+thread_local! {
+    /// Set by [`GuardedBuilder`] for the read that it is part of: builders are made by the parser and cannot be given
+    /// a budget. [`Link::poll_read`] carries it over from poll to poll.
+    static SKIPPING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Counts what is read and fails when one stanza exceeds its budget (exact to one read buffer).
@@ -80,13 +121,20 @@ impl AsyncRead for Limited {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let left = self.budget.0.0.load(Relaxed);
-        if left == 0 {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::FileTooLarge, "the stanza is too big")));
+        if self.budget.0.draining.load(Relaxed) {
+            let mut scratch = [0; 4096];
+            loop {
+                let mut thrown_away = ReadBuf::new(&mut scratch);
+                std::task::ready!(Pin::new(&mut self.io).poll_read(cx, &mut thrown_away))?;
+                if thrown_away.filled().is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
+            }
         }
+        self.budget.check()?;
         let before = buf.filled().len();
         let result = Pin::new(&mut self.io).poll_read(cx, buf);
-        self.budget.0.0.store(left.saturating_sub(buf.filled().len() - before), Relaxed);
+        self.budget.spend(buf.filled().len() - before);
         result
     }
 }
@@ -134,6 +182,7 @@ impl xso::FromEventsBuilder for GuardedBuilder {
             Event::XmlDeclaration(..) | Event::Text(..) => {}
         }
         if self.depth > MAX_DEPTH {
+            SKIPPING.set(true);
             return Err(xso::error::Error::Other(TOO_DEEP));
         }
         Ok(self.inner.feed(event, ctx)?.map(Guarded))
@@ -147,6 +196,8 @@ pub(crate) enum Stop {
     Idle,
     /// A stanza was nested too deeply and was skipped. Reading may go on.
     TooDeep,
+    /// A stanza was nested too deeply, and too long to be skipped.
+    MuchTooDeep,
     /// A stanza was larger than allowed.
     TooBig,
     /// The peer closed its stream.
@@ -220,11 +271,13 @@ pub(crate) struct Link {
     budget: Budget,
     queue: VecDeque<Outgoing>,
     unflushed: bool,
+    /// The stanza that is being read was found too deep.
+    skipping: bool,
 }
 
 impl Link {
     pub(crate) fn new(xml: Xml, budget: Budget) -> Self {
-        Self { xml, budget, queue: VecDeque::new(), unflushed: false }
+        Self { xml, budget, queue: VecDeque::new(), unflushed: false, skipping: false }
     }
 
     pub(crate) fn into_parts(self) -> (Xml, Budget) {
@@ -261,7 +314,11 @@ impl Link {
 
     /// The next stanza.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Element, Stop>> {
-        let item = std::task::ready!(self.xml.poll_next_unpin(cx));
+        SKIPPING.set(self.skipping);
+        let item = self.xml.poll_next_unpin(cx);
+        self.skipping = SKIPPING.replace(false);
+        let item = std::task::ready!(item);
+        self.skipping = false;
         self.budget.renew();
         Poll::Ready(match item {
             Some(Ok(Guarded(element))) => Ok(element),
@@ -272,6 +329,9 @@ impl Link {
             }
             Some(Err(ReadError::HardError(error))) if error.kind() == io::ErrorKind::FileTooLarge => {
                 Err(Stop::TooBig)
+            }
+            Some(Err(ReadError::HardError(error))) if error.kind() == io::ErrorKind::QuotaExceeded => {
+                Err(Stop::MuchTooDeep)
             }
             Some(Err(ReadError::HardError(error))) => Err(Stop::Io(error)),
             Some(Err(ReadError::StreamFooterReceived)) | None => Err(Stop::Closed),
@@ -319,18 +379,12 @@ impl Link {
     pub(crate) async fn close_after_excess(&mut self, condition: &str, text: &str, patience: Duration) {
         self.queue.clear();
         self.push(stream_error(condition, text));
+        self.budget.0.draining.store(true, Relaxed);
         let farewell = async {
             poll_fn(|cx| self.poll_write(cx)).await?;
             self.xml.shutdown().await?;
-            for _ in 0..MAX_THROWN_AWAY {
-                self.budget.renew();
-                match self.xml.next().await {
-                    Some(Err(ReadError::HardError(error))) if error.kind() == io::ErrorKind::InvalidData => {}
-                    Some(Ok(_) | Err(ReadError::ParseError(_) | ReadError::SoftTimeout)) => {}
-                    None | Some(Err(ReadError::HardError(_) | ReadError::StreamFooterReceived)) => break,
-                }
-                tokio::task::yield_now().await;
-            }
+            // Ends when the peer hangs up: until then no byte comes through.
+            while !matches!(self.xml.next().await, None | Some(Err(ReadError::HardError(_)))) {}
             io::Result::Ok(())
         };
         if !matches!(tokio::time::timeout(patience, farewell).await, Ok(Ok(()))) {

@@ -202,7 +202,7 @@ async fn many_messages_arrive_in_order_at_a_consumer_that_starts_late() {
     let (boss, mut boss_events) = house.enter("boss").await;
     let (agent, _agent_events) = house.enter("agent").await;
     until(&mut boss_events, |e| is_occupant(e, "agent")).await;
-    const MESSAGES: usize = 20_000;
+    const MESSAGES: usize = 12_000;
     let sending = tokio::spawn({
         let room = house.room.clone();
         async move {

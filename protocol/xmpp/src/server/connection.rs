@@ -140,7 +140,7 @@ impl Connection {
             match std::task::ready!(self.link.poll_read(cx)) {
                 Ok(stanza) => self.receive(stanza),
                 Err(Stop::Idle) => self.probe(),
-                Err(Stop::TooDeep) => return Poll::Ready(Err(End::TooDeep)),
+                Err(Stop::TooDeep | Stop::MuchTooDeep) => return Poll::Ready(Err(End::TooDeep)),
                 Err(Stop::TooBig) => return Poll::Ready(Err(End::TooBig)),
                 Err(Stop::Closed) => return Poll::Ready(Err(End::Clean)),
                 Err(Stop::Io(error)) => return Poll::Ready(Err(End::Lost(error))),
@@ -230,8 +230,12 @@ impl Connection {
                 link.close_after_excess("policy-violation", "the stanza is too big", CLOSE_PATIENCE).await;
             }
             End::TooDeep => {
-                link.close_with_error("policy-violation", "the stanza is nested too deeply", CLOSE_PATIENCE)
-                    .await;
+                link.close_after_excess(
+                    "policy-violation",
+                    "the stanza is nested too deeply",
+                    CLOSE_PATIENCE,
+                )
+                .await;
             }
             End::Cut(Cut::Slow) => {
                 link.close_with_error("policy-violation", "too much is waiting for you", CLOSE_PATIENCE)

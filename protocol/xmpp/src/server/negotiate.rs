@@ -45,7 +45,7 @@ impl From<Stop> for NoSession {
             Stop::Io(error) => Self::Io(error),
             Stop::Closed | Stop::Idle => Self::Closed,
             Stop::TooBig => Self::Rules("an element before the login is too big"),
-            Stop::TooDeep => Self::Rules("an element is nested too deeply"),
+            Stop::TooDeep | Stop::MuchTooDeep => Self::Rules("an element is nested too deeply"),
         }
     }
 }
@@ -58,7 +58,7 @@ pub(super) async fn negotiate(
     io: BoxBytes,
     origin: &Origin,
 ) -> Result<(Link, Session), NoSession> {
-    let budget = Budget::new(MAX_BEFORE_LOGIN);
+    let budget = Budget::new(MAX_BEFORE_LOGIN, 0);
     let (mut io, mut secure) = (io, origin.secure);
     if let (Security::DirectTls, false, Some(identity)) = (origin.entry, secure, &core.identity) {
         io = Box::new(TlsAcceptor::from(identity.config.clone()).accept(io).await?);

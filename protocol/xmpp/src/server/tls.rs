@@ -113,6 +113,10 @@ fn make(folder: &Path, certificate: &Path, key: &Path, domain: &str) -> Result<(
         names.push("localhost".to_owned());
     }
     let mut params = CertificateParams::new(names).map_err(failed)?;
+    // Fixed dates, because a certificate that people copy by hand should not end by itself, and before 2050, because
+    // ejabberd stumbles over the years after it.
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2049, 12, 31);
     params.distinguished_name.push(DnType::CommonName, domain);
     let pair = KeyPair::generate().map_err(failed)?;
     let made = params.self_signed(&pair).map_err(failed)?;

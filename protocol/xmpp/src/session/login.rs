@@ -56,7 +56,7 @@ async fn next(link: &mut Link) -> Result<Element, Ending> {
 pub(super) fn stopped(stop: Stop) -> Ending {
     match stop {
         Stop::Idle => Ending::Silent,
-        Stop::TooDeep => Ending::Protocol { what: "a stanza was nested too deeply" },
+        Stop::TooDeep | Stop::MuchTooDeep => Ending::Protocol { what: "a stanza was nested too deeply" },
         Stop::TooBig => Ending::Oversize,
         Stop::Closed => Ending::Closed,
         Stop::Io(error) => error.into(),
