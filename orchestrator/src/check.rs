@@ -47,7 +47,13 @@ pub async fn examine(path: Option<&Path>) -> Vec<Finding> {
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(error) => {
-            add(&mut findings, "configuration", Verdict::Wrong, chain(&error), "mend the file; `wps-orchestrator config` prints a sample");
+            add(
+                &mut findings,
+                "configuration",
+                Verdict::Wrong,
+                chain(&error),
+                "mend the file; `wps-orchestrator config` prints a sample",
+            );
             return findings;
         }
     };
@@ -63,7 +69,13 @@ pub async fn examine(path: Option<&Path>) -> Vec<Finding> {
     findings
 }
 
-fn add(findings: &mut Vec<Finding>, part: &'static str, verdict: Verdict, what: impl Into<String>, remedy: &str) {
+fn add(
+    findings: &mut Vec<Finding>,
+    part: &'static str,
+    verdict: Verdict,
+    what: impl Into<String>,
+    remedy: &str,
+) {
     findings.push(Finding { part, verdict, what: what.into(), remedy: remedy.to_owned() });
 }
 
@@ -89,7 +101,13 @@ fn folders(config: &Config, findings: &mut Vec<Finding>) {
             read
         });
         match tried {
-            Ok(_) => add(findings, part, Verdict::Good, format!("{} can be written and read", folder.display()), ""),
+            Ok(_) => add(
+                findings,
+                part,
+                Verdict::Good,
+                format!("{} can be written and read", folder.display()),
+                "",
+            ),
             Err(error) => add(
                 findings,
                 part,
@@ -127,9 +145,17 @@ async fn store(config: &Config, findings: &mut Vec<Finding>) {
             match store.counts().await {
                 Ok(counts) => {
                     let jobs: u64 = counts.iter().map(|(_, n)| n).sum();
-                    add(findings, "job store", Verdict::Good, format!("{} holds {jobs} jobs", config.store.display()), "");
+                    add(
+                        findings,
+                        "job store",
+                        Verdict::Good,
+                        format!("{} holds {jobs} jobs", config.store.display()),
+                        "",
+                    );
                 }
-                Err(error) => add(findings, "job store", Verdict::Wrong, chain(&error), "restore it from a backup"),
+                Err(error) => {
+                    add(findings, "job store", Verdict::Wrong, chain(&error), "restore it from a backup")
+                }
             }
             store.close().await;
         }
@@ -152,11 +178,23 @@ async fn http(config: &Config, findings: &mut Vec<Finding>) -> bool {
             false
         }
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            add(findings, "HTTP", Verdict::Good, format!("{address} is in use, by a running orchestrator or another program"), "");
+            add(
+                findings,
+                "HTTP",
+                Verdict::Good,
+                format!("{address} is in use, by a running orchestrator or another program"),
+                "",
+            );
             true
         }
         Err(error) => {
-            add(findings, "HTTP", Verdict::Wrong, format!("{address}: {error}"), "choose another [http] listen");
+            add(
+                findings,
+                "HTTP",
+                Verdict::Wrong,
+                format!("{address}: {error}"),
+                "choose another [http] listen",
+            );
             false
         }
     };
@@ -175,7 +213,13 @@ async fn http(config: &Config, findings: &mut Vec<Finding>) -> bool {
 async fn xmpp(config: &Config, running: bool, findings: &mut Vec<Finding>) {
     if let Some(server) = &config.server {
         match TcpListener::bind(server.listen).await {
-            Ok(_) => add(findings, "XMPP", Verdict::Good, format!("embedded server, {} is free", server.listen), ""),
+            Ok(_) => add(
+                findings,
+                "XMPP",
+                Verdict::Good,
+                format!("embedded server, {} is free", server.listen),
+                "",
+            ),
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && running => {
                 let reached = TcpStream::connect(server.listen).await.is_ok();
                 let verdict = if reached { Verdict::Good } else { Verdict::Wrong };
@@ -210,14 +254,21 @@ async fn login(config: &Config) -> Result<String, (String, &'static str)> {
     let way = connector.describe();
     let (handle, mut events) = muc::start(muc::MucConfig {
         session: SessionConfig::new(jid, password, connector),
-        rooms: vec![muc::RoomConfig { room: room.clone(), nick: instance, password: Some(room_password), create: true }],
+        rooms: vec![muc::RoomConfig {
+            room: room.clone(),
+            nick: instance,
+            password: Some(room_password),
+            create: true,
+        }],
         presence: Vec::new(),
     });
     let outcome = tokio::time::timeout(XMPP_PATIENCE, async {
         while let Some(event) = events.recv().await {
             match event {
                 MucEvent::Joined { .. } => return Ok(format!("{way}: logged in and entered {room}")),
-                MucEvent::Offline { ending, .. } => return Err((format!("{way}: {}", ending.explain()), settings)),
+                MucEvent::Offline { ending, .. } => {
+                    return Err((format!("{way}: {}", ending.explain()), settings));
+                }
                 MucEvent::JoinRefused { condition, text, .. } => {
                     return Err((
                         format!("{way}: the room {room} refuses us: {condition} {text}"),

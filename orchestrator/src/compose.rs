@@ -25,6 +25,7 @@ use crate::config::{Config, EmbeddedServer, Tls};
 use crate::driver::{self, Overview, Parts};
 use crate::http::{self, AppState};
 use crate::jobs::Jobs;
+use crate::references::References;
 use crate::results::{Results, ResultsError};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
@@ -161,6 +162,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
             inbound: bus.inbound,
             retention: config.retention,
             telemetry: telemetry.clone(),
+            references: References::new(config.references.clone()),
         },
         driver_stop.clone(),
     )

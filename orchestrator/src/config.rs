@@ -13,6 +13,7 @@ use wps_remote_protocol::ini::{Document, Finding, IniError, Options};
 
 use crate::engine::Limits;
 use crate::http::{HttpConfig, ServiceInfo};
+use crate::references::Policy;
 use crate::store::Durability;
 
 pub use schema::SCHEMA;
@@ -36,6 +37,8 @@ pub struct Config {
     pub results_dir: PathBuf,
     /// How long ended jobs are kept; zero = for ever.
     pub retention: Duration,
+    /// What is fetched on behalf of clients.
+    pub references: Policy,
     /// The engine's times and bounds.
     pub limits: Limits,
     /// Pause between two questions for an agent's load.
@@ -211,6 +214,7 @@ impl Reader<'_> {
         let server = self.server(&data_dir);
         let xmpp = self.xmpp(server.as_ref());
         let http = self.http();
+        let references = self.references();
         let durability = match self.settings.text("store", "synchronous") {
             Some("normal") => Durability::Normal,
             _ => Durability::Full,
@@ -233,6 +237,7 @@ impl Reader<'_> {
             shared_dir,
             results_dir: below(&self, "results", "store_dir", "results"),
             retention: Duration::from_secs(self.unsigned("results", "retention_h") * 3600),
+            references,
             limits,
             heartbeat: self.seconds("limits", "heartbeat_s"),
             answer_timeout: self.seconds("limits", "answer_timeout_s"),
@@ -246,6 +251,20 @@ impl Reader<'_> {
             },
         };
         if self.faults.is_empty() { Ok(config) } else { Err(self.document.error(self.faults).into()) }
+    }
+
+    fn references(&mut self) -> Policy {
+        let list = |key: &str| self.settings.list("references", key);
+        let mut policy = Policy::new(&list("allow"), &list("rewrite")).unwrap_or_else(|error| {
+            let key = if error.is_about_rewriting() { "rewrite" } else { "allow" };
+            self.fault("references", key, error.to_string());
+            Policy::default()
+        });
+        policy.max_bytes = self.unsigned("references", "max_mb").saturating_mul(1 << 20);
+        policy.timeout = self.seconds("references", "timeout_s");
+        policy.max_redirects =
+            u32::try_from(self.unsigned("references", "max_redirects")).unwrap_or(u32::MAX);
+        policy
     }
 
     fn server(&mut self, data_dir: &Path) -> Option<EmbeddedServer> {

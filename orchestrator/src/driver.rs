@@ -17,6 +17,7 @@ use crate::bus::Inbound;
 use crate::engine::job::{Job, JobId, Timestamp};
 use crate::engine::{Accepted, Action, Engine, Limits};
 use crate::jobs::{Catalogue, Command, Jobs, Live, Refusal};
+use crate::references::References;
 use crate::results::Results;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
@@ -84,6 +85,8 @@ pub struct Parts {
     pub retention: Duration,
     /// Where figures are counted.
     pub telemetry: Arc<Telemetry>,
+    /// Fetches inputs by reference.
+    pub references: References,
 }
 
 /// The job after its dismissal, or `None` if it was not active.
@@ -167,7 +170,14 @@ pub async fn start(parts: Parts, shutdown: CancellationToken) -> Result<Handles,
         driver.watch(Arc::new(job.clone()));
         driver.engine.adopt(job, now, &mut driver.out);
     }
-    let jobs = Jobs { commands, live, catalogue: catalogue_view, store: parts.store, results: parts.results };
+    let jobs = Jobs {
+        commands,
+        live,
+        catalogue: catalogue_view,
+        store: parts.store,
+        results: parts.results,
+        references: parts.references,
+    };
     let task = tokio::spawn(driver.run(to_do, parts.inbound, work_done, shutdown));
     Ok(Handles { jobs, overview: overview_view, task })
 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
-use wps_remote_protocol::ProcessDescription;
+use wps_remote_protocol::{Content, DataType, ProcessDescription, SharedFile, Value};
 
 use crate::engine::job::{Form, Job, JobId, UserId};
 use crate::matching::{self, Mismatch};
-use crate::results::{Results, ResultsError};
+use crate::references::{FetchError, Reference, References};
+use crate::results::{MAX_INLINE, Results, ResultsError};
 use crate::store::{Store, StoreError};
 
 pub use wps_remote_protocol::Inputs;
@@ -47,6 +48,14 @@ pub enum Refusal {
     /// Inputs or outputs do not fit the description.
     #[error(transparent)]
     Mismatch(#[from] Mismatch),
+    /// An input by reference could not be fetched.
+    #[error("input `{input}`: {source}")]
+    Reference {
+        /// The input.
+        input: String,
+        /// Why.
+        source: FetchError,
+    },
     /// The queue is full.
     #[error("{queued} jobs are waiting already, which is the limit `[limits] max_queued`; try again later")]
     TooBusy {
@@ -89,6 +98,7 @@ pub struct Jobs {
     pub(crate) catalogue: watch::Receiver<Arc<Catalogue>>,
     pub(crate) store: Store,
     pub(crate) results: Results,
+    pub(crate) references: References,
 }
 
 impl Jobs {
@@ -113,7 +123,10 @@ impl Jobs {
         let mut new = new;
         matching::fit(&description, &mut new.inputs, &new.form)?;
         let id = new_job_id();
-        new.inputs = self.results.stage_inputs(id, new.inputs).await?;
+        if let Err(refusal) = self.prepare_inputs(id, &description, &mut new.inputs).await {
+            self.results.discard(id).await;
+            return Err(refusal);
+        }
         let (reply, answer) = oneshot::channel();
         let command = Command::Execute { id, new, description, reply };
         if self.commands.send(command).await.is_err() {
@@ -128,6 +141,61 @@ impl Jobs {
             }
             Err(_) => Err(Refusal::Stopping),
         }
+    }
+
+    /// Fetches references and moves what is large out of the way of messages.
+    async fn prepare_inputs(
+        &self,
+        id: JobId,
+        description: &ProcessDescription,
+        inputs: &mut Inputs,
+    ) -> Result<(), Refusal> {
+        for (n, input) in inputs.iter_mut().enumerate() {
+            let literal = matches!(description.input(&input.id).map(|i| &i.data), Some(DataType::Literal(_)));
+            let Value::Reference { href, media_type, headers, body, fetched } = &mut input.value else {
+                continue;
+            };
+            let reference = Reference {
+                href: href.clone(),
+                body: body.clone().map(String::into_bytes),
+                headers: headers.clone(),
+            };
+            let (file, shared) = self.results.scratch(id, n).await?;
+            let unfetched = |source| Refusal::Reference { input: input.id.clone(), source };
+            let bytes = self.references.fetch(&reference, &file).await.map_err(unfetched)?;
+            let content = match shared {
+                Some(path) if !literal => Content::Shared(SharedFile { path, bytes, sha256: None }),
+                _ => {
+                    if bytes > MAX_INLINE as u64 {
+                        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+                        return Err(ResultsError::TooLarge {
+                            input: input.id.clone(),
+                            bytes,
+                            limit: MAX_INLINE,
+                        }
+                        .into());
+                    }
+                    let data = tokio::fs::read(&file).await.map_err(|source| ResultsError::Io {
+                        what: "read",
+                        path: file,
+                        source,
+                    })?;
+                    String::from_utf8(data).map_or_else(|no| Content::Bytes(no.into_bytes()), Content::Text)
+                }
+            };
+            let media_type = media_type.clone();
+            let value = match content {
+                // A text file ends with a line break; the value that it holds does not.
+                Content::Text(text) if literal => Value::literal(text.strip_suffix('\n').unwrap_or(&text)),
+                content => Value::Complex { content, media_type, schema: None },
+            };
+            *fetched = Some(Box::new(value));
+        }
+        for input in inputs.iter() {
+            matching::fit_fetched(description, input)?;
+        }
+        *inputs = self.results.stage_inputs(id, std::mem::take(inputs)).await?;
+        Ok(())
     }
 
     /// The job as it is now, or `None` if there is no such job (any more).

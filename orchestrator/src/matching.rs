@@ -3,7 +3,7 @@
 
 use thiserror::Error;
 use wps_remote_protocol::{
-    AllowedValues, DataType, Format, Inputs, LiteralData, LiteralType, ProcessDescription, Value,
+    AllowedValues, DataType, Format, Input, Inputs, LiteralData, LiteralType, ProcessDescription, Value,
 };
 
 use crate::engine::job::Form;
@@ -108,6 +108,21 @@ pub fn fit(description: &ProcessDescription, inputs: &mut Inputs, form: &Form) -
         }
     }
     fit_outputs(description, form)
+}
+
+/// Checks a literal that was fetched: until then nobody knew its value.
+pub fn fit_fetched(description: &ProcessDescription, input: &Input) -> Result<(), Mismatch> {
+    let declared = description.input(&input.id).map(|declared| &declared.data);
+    if let (Value::Reference { .. }, Some(DataType::Literal(literal))) = (&input.value, declared) {
+        let Value::Literal { text, .. } = input.value.resolved() else {
+            return Err(Mismatch::BadValue {
+                input: input.id.clone(),
+                why: "what was fetched is no text".to_owned(),
+            });
+        };
+        fit_literal(literal, text).map_err(|why| Mismatch::BadValue { input: input.id.clone(), why })?;
+    }
+    Ok(())
 }
 
 fn fit_outputs(description: &ProcessDescription, form: &Form) -> Result<(), Mismatch> {

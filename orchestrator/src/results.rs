@@ -124,7 +124,11 @@ impl Results {
             limit: MAX_INLINE,
         };
         let Some(shared) = &self.shared else { return Err(too_large()) };
-        let Value::Complex { content, .. } = &mut input.value else { return Err(too_large()) };
+        let value = match &mut input.value {
+            Value::Reference { fetched: Some(value), .. } => value.as_mut(),
+            value => value,
+        };
+        let Value::Complex { content, .. } = value else { return Err(too_large()) };
         let data: &[u8] = match content {
             Content::Text(text) => text.as_bytes(),
             Content::Bytes(bytes) => bytes,
@@ -142,6 +146,19 @@ impl Results {
         written.map_err(io_error("write", &file))?;
         *content = Content::Shared(SharedFile { path, bytes: data.len() as u64, sha256: None });
         Ok(())
+    }
+
+    /// A new file for something that is fetched for a job: in the shared folder if there is one.
+    pub async fn scratch(&self, job: JobId, n: usize) -> Result<(PathBuf, Option<String>), ResultsError> {
+        let relative = format!("in/{job}/{n}-fetched");
+        let (file, shared) = match &self.shared {
+            Some(shared) => (shared.join(&relative), Some(relative)),
+            None => (self.store.join(job.to_string()).join(format!("{n}-fetched")), None),
+        };
+        if let Some(parent) = file.parent() {
+            tokio::fs::create_dir_all(parent).await.map_err(io_error("create", parent))?;
+        }
+        Ok((file, shared))
     }
 
     /// Takes the files of a completed execution over into the result store. Idempotent: what is there already stays.

@@ -60,6 +60,15 @@ pub enum Value {
         /// MIME type that the client expects; empty = the default of the description.
         #[serde(default)]
         media_type: String,
+        /// Headers that the client wants to be sent with the request.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        headers: Vec<(String, String)>,
+        /// POST instead of GET, with this body.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        body: Option<String>,
+        /// What the orchestrator fetched: the value that the process gets.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fetched: Option<Box<Value>>,
     },
 }
 
@@ -67,6 +76,25 @@ impl Value {
     /// A literal without unit.
     pub fn literal(text: impl Into<String>) -> Self {
         Self::Literal { text: text.into(), uom: None }
+    }
+
+    /// A reference that is to be fetched by GET.
+    pub fn reference(href: impl Into<String>, media_type: impl Into<String>) -> Self {
+        Self::Reference {
+            href: href.into(),
+            media_type: media_type.into(),
+            headers: Vec::new(),
+            body: None,
+            fetched: None,
+        }
+    }
+
+    /// The value that a process gets: what was fetched instead of a reference.
+    pub fn resolved(&self) -> &Self {
+        match self {
+            Self::Reference { fetched: Some(value), .. } => value.resolved(),
+            _ => self,
+        }
     }
 
     /// How many bytes it takes on the wire, roughly: what bounds are checked against.
@@ -77,6 +105,7 @@ impl Value {
             Self::Complex { content: Content::Bytes(bytes), .. } => bytes.len() * 4 / 3 + 4,
             Self::Complex { content: Content::Shared(file), .. } => file.path.len() + 32,
             Self::BoundingBox(_) => 128,
+            Self::Reference { fetched: Some(value), .. } => value.inline_bytes(),
             Self::Reference { href, .. } => href.len(),
         }
     }

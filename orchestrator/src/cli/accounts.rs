@@ -30,7 +30,10 @@ pub(super) enum Action {
 
 pub(super) fn act(config: &Config, action: Action) -> ExitCode {
     let Some(server) = &config.server else {
-        return complain(1, "the embedded XMPP server is off ([xmpp_server] enabled): use your own server's tools");
+        return complain(
+            1,
+            "the embedded XMPP server is off ([xmpp_server] enabled): use your own server's tools",
+        );
     };
     let accounts = Accounts::new(&server.accounts);
     match action {
@@ -59,7 +62,9 @@ fn add(config: &Config, accounts: &Accounts, name: &str, password_stdin: bool) -
     let password = if password_stdin {
         let mut line = String::new();
         match std::io::stdin().read_line(&mut line) {
-            Ok(_) if !line.trim_end_matches(['\r', '\n']).is_empty() => line.trim_end_matches(['\r', '\n']).to_owned(),
+            Ok(_) if !line.trim_end_matches(['\r', '\n']).is_empty() => {
+                line.trim_end_matches(['\r', '\n']).to_owned()
+            }
             Ok(_) => return complain(1, "no password on standard input"),
             Err(error) => return complain(1, format!("standard input: {error}")),
         }
@@ -91,8 +96,11 @@ pub(crate) fn remote_config(config: &Config, user: &str, password: &str, room_pa
             folder.display()
         )
     };
-    let address =
-        if server.listen.ip().is_unspecified() { "the.orchestrators.host.name".to_owned() } else { server.listen.ip().to_string() };
+    let address = if server.listen.ip().is_unspecified() {
+        "the.orchestrators.host.name".to_owned()
+    } else {
+        server.listen.ip().to_string()
+    };
     let shared = match &config.shared_dir {
         Some(folder) if local => {
             let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());

@@ -44,7 +44,8 @@ pub(super) async fn jobs(config: &Config, target: &Target, id: Option<&str>, dis
         return complain(2, format!("`{id}` is not a job id"));
     }
     if dismiss {
-        let path = format!("/wps?service=WPS&version=1.0.0&request=Dismiss&executionId={}", id.unwrap_or_default());
+        let path =
+            format!("/wps?service=WPS&version=1.0.0&request=Dismiss&executionId={}", id.unwrap_or_default());
         return match get(&address, &path).await {
             Ok((200, _)) => {
                 print("dismissed\n");
@@ -58,7 +59,15 @@ pub(super) async fn jobs(config: &Config, target: &Target, id: Option<&str>, dis
     show(&address, &path, target.json, |value| match value.get("jobs") {
         Some(list) => table(
             list,
-            &[("JOB", "/id"), ("PROCESS", "/process"), ("STATE", "/state"), ("%", "/percent"), ("CREATED", "/created"), ("AGENT", "/agent"), ("MESSAGE", "/message")],
+            &[
+                ("JOB", "/id"),
+                ("PROCESS", "/process"),
+                ("STATE", "/state"),
+                ("%", "/percent"),
+                ("CREATED", "/created"),
+                ("AGENT", "/agent"),
+                ("MESSAGE", "/message"),
+            ],
         ),
         None => serde_json::to_string_pretty(value).unwrap_or_default() + "\n",
     })
@@ -69,7 +78,15 @@ pub(super) async fn agents(config: &Config, target: &Target) -> ExitCode {
     show(&target.address(config), "/agents", target.json, |value| {
         table(
             value.get("agents").unwrap_or(&Value::Null),
-            &[("AGENT", "/id"), ("SOFTWARE", "/software"), ("RUNNING", "/running"), ("CPU %", "/load/cpu_percent"), ("MEM %", "/load/memory_percent"), ("ACCEPTS", "/ready"), ("PROCESSES", "/processes")],
+            &[
+                ("AGENT", "/id"),
+                ("SOFTWARE", "/software"),
+                ("RUNNING", "/running"),
+                ("CPU %", "/load/cpu_percent"),
+                ("MEM %", "/load/memory_percent"),
+                ("ACCEPTS", "/ready"),
+                ("PROCESSES", "/processes"),
+            ],
         )
     })
     .await
@@ -95,14 +112,21 @@ async fn show(address: &str, path: &str, json: bool, text: impl Fn(&Value) -> St
 }
 
 fn unreachable(address: &str, error: &std::io::Error) -> ExitCode {
-    complain(1, format!("no orchestrator answers at {address}: {error}; is `wps-orchestrator serve` running? (--at HOST:PORT asks elsewhere)"))
+    complain(
+        1,
+        format!(
+            "no orchestrator answers at {address}: {error}; is `wps-orchestrator serve` running? (--at HOST:PORT asks elsewhere)"
+        ),
+    )
 }
 
 /// One GET; HTTP/1.0, so that the end of the connection is the end of the answer.
 async fn get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
-        let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: application/json\r\nConnection: close\r\n\r\n");
+        let request = format!(
+            "GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: application/json\r\nConnection: close\r\n\r\n"
+        );
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         stream.take(MAX_ANSWER).read_to_end(&mut answer).await?;
@@ -122,10 +146,14 @@ fn table(rows: &Value, columns: &[(&str, &str)]) -> String {
     let cell = |value: Option<&Value>| match value {
         None | Some(Value::Null) => "-".to_owned(),
         Some(Value::String(text)) => text.split_whitespace().collect::<Vec<_>>().join(" "),
-        Some(Value::Number(n)) => n.as_f64().filter(|_| n.is_f64()).map_or_else(|| n.to_string(), |f| format!("{f:.1}")),
-        Some(Value::Array(list)) => {
-            list.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).collect::<Vec<_>>().join(" ")
+        Some(Value::Number(n)) => {
+            n.as_f64().filter(|_| n.is_f64()).map_or_else(|| n.to_string(), |f| format!("{f:.1}"))
         }
+        Some(Value::Array(list)) => list
+            .iter()
+            .map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned))
+            .collect::<Vec<_>>()
+            .join(" "),
         Some(other) => other.to_string(),
     };
     let mut lines: Vec<Vec<String>> = vec![columns.iter().map(|(title, _)| (*title).to_owned()).collect()];
@@ -137,7 +165,8 @@ fn table(rows: &Value, columns: &[(&str, &str)]) -> String {
         .collect();
     let mut text = String::new();
     for line in lines {
-        let padded: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let padded: Vec<String> =
+            line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         text.push_str(padded.join("  ").trim_end());
         text.push('\n');
     }

@@ -196,6 +196,23 @@ pub const SCHEMA: Schema = Schema {
             ],
         },
         Part {
+            name: "references",
+            doc: "Inputs by reference: what is fetched on behalf of clients.",
+            open: false,
+            keys: &[
+                Key::new(
+                    "allow",
+                    Kind::List,
+                    "Places to fetch from: * = any public address, *.domain, host, host:port, http://host/prefix/; private addresses only where a host or prefix is named",
+                )
+                .or("*"),
+                Key::new("rewrite", Kind::List, "What stands in for a URL: from => to, where to is a URL or an absolute path").or(""),
+                Key::new("max_mb", POSITIVE, "Largest input by reference").or("2048").unit("MB"),
+                Key::new("timeout_s", POSITIVE, "Longest time for one reference").or("300").unit("s"),
+                Key::new("max_redirects", WHOLE, "Most redirects in a row").or("5"),
+            ],
+        },
+        Part {
             name: "limits",
             doc: "Times and bounds.",
             open: false,

@@ -8,6 +8,7 @@ use wps_remote_protocol::{Content, Input, Output, SharedFile, Value};
 use super::*;
 use crate::engine::job::{Failure, Form, JobState, UserId};
 use crate::jobs::NewJob;
+use crate::references::Policy;
 use crate::store::Durability;
 
 struct World {
@@ -38,6 +39,7 @@ impl World {
             inbound,
             retention: Duration::from_secs(3600),
             telemetry: Arc::default(),
+            references: References::new(Policy::new(&["127.0.0.1".into()], &[]).unwrap()),
         };
         let Handles { jobs, overview, task } = start(parts, shutdown.clone()).await.unwrap();
         Self { folder, store, jobs, to_driver, from_driver, overview, shutdown, task }
@@ -187,6 +189,24 @@ async fn what_does_not_fit_is_refused_before_anything_is_stored() {
     }
     assert!(matches!(w.jobs.execute(new(vec![])).await, Err(Refusal::TooBusy { queued: 2 })));
     assert_eq!(w.store.list(10).await.unwrap().len(), 3);
+    w.stop().await;
+}
+
+#[tokio::test]
+async fn an_input_by_reference_reaches_the_agent_as_its_value() {
+    let mut w = World::new(tempfile::tempdir().unwrap()).await;
+    w.agent(vec![]).await;
+    let by = |href: &str| vec![Input { id: "in".into(), value: Value::reference(href, "") }];
+    let job = w.jobs.execute(new(by("data:,42%0A"))).await.unwrap();
+    let ToAgent::Request(request) = w.heard().await else { panic!("a request was expected") };
+    assert_eq!(request.inputs, [Input { id: "in".into(), value: Value::literal("42") }]);
+    assert!(
+        matches!(&job.inputs[0].value, Value::Reference { href, .. } if href == "data:,42%0A"),
+        "lineage"
+    );
+    assert!(matches!(w.jobs.execute(new(by("data:,x"))).await, Err(Refusal::Mismatch(_))));
+    let refused = w.jobs.execute(new(by("http://10.0.0.1/"))).await.unwrap_err();
+    assert!(matches!(&refused, Refusal::Reference { input, .. } if input == "in"), "{refused}");
     w.stop().await;
 }
 

@@ -49,22 +49,68 @@ pub fn complex(
     Ok(Value::Complex { content, media_type, schema })
 }
 
+/// Most headers that a reference may ask for.
+const MAX_HEADERS: usize = 32;
+
 /// A reference to data elsewhere.
-pub fn reference(input: &str, href: Option<&str>, media_type: Option<&str>) -> Result<Value, Fault> {
-    let href = href.map(str::trim).filter(|href| !href.is_empty()).ok_or_else(|| {
-        Fault::at(
-            FaultKind::MissingParameter,
-            "href",
-            format!("the reference of the input `{input}` has no `href`"),
-        )
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Address.
+    pub href: Option<String>,
+    /// MIME type that is expected.
+    pub media_type: Option<String>,
+    /// `GET` unless said otherwise, or a body is there.
+    pub method: Option<String>,
+    /// Headers to be sent.
+    pub headers: Vec<(String, String)>,
+    /// Body of a POST.
+    pub body: Option<String>,
+    /// Address of the body of a POST.
+    pub body_href: Option<String>,
+}
+
+/// Checks a reference.
+pub fn reference(input: &str, link: Link) -> Result<Value, Fault> {
+    let wrong = |why: String| Fault::at(FaultKind::WrongInputData, input, format!("input `{input}`: {why}"));
+    let href = link.href.as_deref().map(str::trim).filter(|href| !href.is_empty()).ok_or_else(|| {
+        Fault::at(FaultKind::MissingParameter, "href", format!("the reference of the input `{input}` has no `href`"))
     })?;
     let scheme = href.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
-    let fetched = matches!(scheme.as_deref(), Some("http" | "https" | "data"));
-    if !fetched || (href.len() > 8192 && scheme.as_deref() != Some("data")) {
-        let why = format!("`{}` is no http, https or data address", clip(href, 200));
-        return Err(Fault::at(FaultKind::WrongInputData, input, format!("input `{input}`: {why}")));
+    let fits = match scheme.as_deref() {
+        Some("http" | "https") => href.contains("://") && href.len() <= MAX_HREF,
+        // The data itself; the size of the request bounds it.
+        Some("data") => true,
+        _ => false,
+    };
+    if !fits {
+        let shown = clip(href, 200);
+        return Err(wrong(format!("`{shown}` is no http, https or data address of at most {MAX_HREF} bytes")));
     }
-    Ok(Value::reference(href, media_type.unwrap_or_default().trim()))
+    let post = match link.method.as_deref().map(str::trim) {
+        None | Some("") => link.body.is_some(),
+        Some(method) if method.eq_ignore_ascii_case("get") => false,
+        Some(method) if method.eq_ignore_ascii_case("post") => true,
+        Some(method) => return Err(wrong(format!("the method `{}` is neither GET nor POST", clip(method, 20)))),
+    };
+    if link.body_href.is_some() {
+        return Err(wrong("a reference whose body is a reference is not supported; send the body itself".to_owned()));
+    }
+    if link.headers.len() > MAX_HEADERS {
+        return Err(wrong(format!("the reference has more than {MAX_HEADERS} headers")));
+    }
+    for (name, value) in &link.headers {
+        let token = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if !token || value.chars().any(char::is_control) || name.len() + value.len() > MAX_HREF {
+            return Err(wrong(format!("`{}` is no usable header", clip(name, 80))));
+        }
+    }
+    Ok(Value::Reference {
+        href: href.to_owned(),
+        media_type: link.media_type.unwrap_or_default().trim().to_owned(),
+        headers: link.headers,
+        body: post.then(|| link.body.unwrap_or_default()),
+        fetched: None,
+    })
 }
 
 /// A box from two corners.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use wps_remote_protocol::{
-    AgentId, ExecutionError, ExecutionId, LogLevel, ProcessId, Refusal, Request, ToAgent,
+    AgentId, ExecutionError, ExecutionId, Input, LogLevel, ProcessId, Refusal, Request, ToAgent,
     message::RefusalReason,
 };
 
@@ -92,6 +92,10 @@ impl Queue {
     }
 }
 
+fn resolved(input: &Input) -> Input {
+    Input { id: input.id.clone(), value: input.value.resolved().clone() }
+}
+
 impl Engine {
     /// Sends what can be sent.
     pub(super) fn dispatch(&mut self, now: Timestamp, out: &mut Vec<Action>) {
@@ -136,7 +140,7 @@ impl Engine {
         let request = Request {
             execution: execution.id.clone(),
             process: job.process.clone(),
-            inputs: job.inputs.clone(),
+            inputs: job.inputs.iter().map(resolved).collect(),
             base_url: self.base_url.clone(),
         };
         self.executions.insert(execution.id.clone(), id);

@@ -178,6 +178,15 @@ impl From<Refusal> for Fault {
         match refusal {
             Refusal::NoSuchProcess(id) => Self::no_such_process(&id),
             Refusal::Mismatch(mismatch) => mismatch.into(),
+            Refusal::Reference { ref input, ref source } => {
+                // OGC 05-007r7 §10.3.3 has no code of its own for this; the locator says which input it is.
+                let kind = match source {
+                    crate::references::FetchError::TooLarge { .. } => FaultKind::TooLarge,
+                    _ => FaultKind::WrongInputData,
+                };
+                let input = input.clone();
+                Self::at(kind, &input, refusal.to_string())
+            }
             Refusal::TooBusy { .. } | Refusal::Stopping => Self::new(FaultKind::TooBusy, refusal.to_string()),
             Refusal::Results(error) => error.into(),
             Refusal::Store(error) => internal("the job store failed", &error),

@@ -152,10 +152,10 @@ fn formats_are_declared_ones_or_plain_bytes() {
     assert_eq!(media_type("IMAGE/TIFF").as_deref(), Ok("IMAGE/TIFF"));
     assert_eq!(media_type("application/octet-stream").as_deref(), Ok("application/octet-stream"));
     assert!(matches!(media_type("text/plain"), Err(Mismatch::InputFormat { .. })));
-    let reference = Value::Reference { href: "http://h/".into(), media_type: String::new() };
+    let reference = Value::reference("http://h/", "");
     let Ok(Value::Reference { media_type, .. }) = fit_one(data(), reference) else { panic!() };
     assert_eq!(media_type, "text/xml; subtype=gml/3.1.1");
-    let odd = Value::Reference { href: "http://h/".into(), media_type: "text/plain".into() };
+    let odd = Value::reference("http://h/", "text/plain");
     assert!(matches!(fit_one(data(), odd), Err(Mismatch::InputFormat { .. })));
 }
 

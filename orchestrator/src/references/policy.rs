@@ -52,6 +52,26 @@ pub struct PolicyError {
     why: &'static str,
 }
 
+impl PolicyError {
+    /// Whether it is a rule for rewriting, not one about what is allowed.
+    pub fn is_about_rewriting(&self) -> bool {
+        self.rule.contains("=>") || self.why.contains("=>")
+    }
+}
+
+impl Default for Policy {
+    /// Nothing is fetched.
+    fn default() -> Self {
+        Self {
+            allow: Vec::new(),
+            rewrite: Vec::new(),
+            max_bytes: 2 << 30,
+            timeout: Duration::from_secs(300),
+            max_redirects: 5,
+        }
+    }
+}
+
 impl Policy {
     /// From the texts of the configuration: `*`, `*.example.org`, `host`, `host:port`, `http://host/prefix/`; and
     /// `from => to`, where `to` is a URL or an absolute path.
@@ -82,7 +102,7 @@ impl Policy {
                 Ok((from, to))
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { allow, rewrite, max_bytes: 2 << 30, timeout: Duration::from_secs(300), max_redirects: 5 })
+        Ok(Self { allow, rewrite, ..Self::default() })
     }
 
     /// What the operator puts in a URL's place. A rule that ends in `/` is about everything below; a file stands for one

@@ -4,7 +4,7 @@
 use wps_remote_protocol::{DataType, Input, Inputs, ProcessDescription, Value};
 
 use super::super::kvp::{self, Entry, Query};
-use super::super::values::{self, Given};
+use super::super::values::{self, Given, Link};
 use super::super::xml::{Content, Cursor, Element};
 use super::super::{Fault, FaultKind, clip};
 use super::request::Lookup;
@@ -149,28 +149,26 @@ fn bounding_box(cursor: &mut Cursor<'_>, id: &str, element: &Element) -> Result<
     values::corners(id, element.trimmed("crs"), &lower, &upper)
 }
 
+/// `wps:Reference` (§10.2.1 table 54): an address, perhaps headers, perhaps a body.
 fn reference(cursor: &mut Cursor<'_>, id: &str, element: &Element) -> Result<Value, Fault> {
-    let mut more = None;
+    let text = |name: &str| element.trimmed(name).map(str::to_owned);
+    let mut link = Link { href: text("href"), media_type: text("mimeType"), method: text("method"), ..Link::default() };
     while let Some(child) = cursor.child()? {
-        if matches!(child.name.as_str(), "Header" | "Body" | "BodyReference") {
-            more = Some(child.name.clone());
+        match child.name.as_str() {
+            "Header" => {
+                let part = |name: &str| child.attribute(name).unwrap_or_default().to_owned();
+                link.headers.push((part("key"), part("value")));
+                cursor.skip()?;
+            }
+            "Body" => link.body = Some(cursor.content()?.into_text()),
+            "BodyReference" => {
+                link.body_href = Some(child.attribute("href").unwrap_or_default().to_owned());
+                cursor.skip()?;
+            }
+            _ => cursor.skip()?,
         }
-        cursor.skip()?;
     }
-    let method = element.trimmed("method").unwrap_or("GET");
-    if !method.eq_ignore_ascii_case("get") || more.is_some() {
-        let what =
-            more.map_or_else(|| format!("the method `{}`", clip(method, 20)), |name| format!("`{name}`"));
-        return Err(not_fetchable(id, &what));
-    }
-    values::reference(id, element.trimmed("href"), element.trimmed("mimeType"))
-}
-
-fn not_fetchable(id: &str, what: &str) -> Fault {
-    let text = format!(
-        "input `{id}`: a reference with {what} is not supported; give an address that answers to GET"
-    );
-    Fault::at(FaultKind::WrongInputData, id, text)
+    values::reference(id, link)
 }
 
 fn response_form(cursor: &mut Cursor<'_>) -> Result<Form, Fault> {
@@ -279,10 +277,14 @@ pub(super) fn from_kvp(query: &Query, lookup: Lookup<'_>) -> Result<Execute, Fau
 fn entry_value(entry: &Entry, declared: Option<&DataType>) -> Result<Value, Fault> {
     let id = &entry.id;
     if let Some(href) = entry.attribute("href") {
-        if let Some(method) = entry.attribute("method").filter(|method| !method.eq_ignore_ascii_case("get")) {
-            return Err(not_fetchable(id, &format!("the method `{}`", clip(method, 20))));
-        }
-        return values::reference(id, Some(href), entry.attribute("mimetype"));
+        let text = |name: &str| entry.attribute(name).map(str::to_owned);
+        let link = Link {
+            href: Some(href.to_owned()),
+            media_type: text("mimetype"),
+            method: text("method"),
+            ..Link::default()
+        };
+        return values::reference(id, link);
     }
     let text = entry.value.clone().ok_or_else(|| {
         Fault::invalid("DataInputs", format!("`{}` has no value: write `id=value`", clip(id, 80)))

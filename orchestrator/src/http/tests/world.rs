@@ -57,6 +57,7 @@ pub async fn world(
         catalogue: watched,
         store: store.clone(),
         results: results.clone(),
+        references: crate::references::References::new(crate::references::Policy::default()),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -330,11 +330,9 @@ fn quirk_09_references_with_and_without_xlink() {
     for (data, locator) in [
         ("<wps:Reference mimeType='text/xml'/>", "href"),
         ("<wps:Reference xlink:href='file:///etc/passwd'/>", "doc"),
-        (
-            "<wps:Reference xlink:href='http://h/' method='POST'><wps:Body><x/></wps:Body></wps:Reference>",
-            "doc",
-        ),
-        ("<wps:Reference xlink:href='http://h/'><wps:Header key='k' value='v'/></wps:Reference>", "doc"),
+        ("<wps:Reference xlink:href='http://h/' method='PUT'/>", "doc"),
+        ("<wps:Reference xlink:href='http://h/'><wps:Header key='a b' value='v'/></wps:Reference>", "doc"),
+        ("<wps:Reference xlink:href='http://h/'><wps:Header key='a' value='v&#10;Host: x'/></wps:Reference>", "doc"),
         (
             "<wps:Reference xlink:href='http://h/' method='POST'><wps:BodyReference xlink:href='http://b/'/></wps:Reference>",
             "doc",
@@ -342,6 +340,19 @@ fn quirk_09_references_with_and_without_xlink() {
     ] {
         assert_eq!(input("doc", data).unwrap_err().locator.as_deref(), Some(locator), "{data}");
     }
+}
+
+#[test]
+fn references_by_post_carry_headers_and_body() {
+    let data = "<wps:Reference xlink:href='http://h/wfs' method='POST' mimeType='text/xml'><wps:Header key='Accept' value='text/xml'/>\
+                <wps:Body><wfs:GetFeature xmlns:wfs='w' service='WFS'/></wps:Body></wps:Reference>";
+    let Value::Reference { headers, body, .. } = input("doc", data).unwrap() else { panic!() };
+    assert_eq!(headers, [("Accept".to_owned(), "text/xml".to_owned())]);
+    let body = body.unwrap();
+    assert!(body.starts_with("<wfs:GetFeature ") && body.contains("service='WFS'"), "{body}");
+    let cdata = "<wps:Reference xlink:href='http://h/'><wps:Body><![CDATA[a=b]]></wps:Body></wps:Reference>";
+    let Value::Reference { body, .. } = input("doc", cdata).unwrap() else { panic!() };
+    assert_eq!(body.as_deref(), Some("a=b"));
 }
 
 #[test]
