@@ -73,7 +73,11 @@ pub struct Link {
 pub fn reference(input: &str, link: Link) -> Result<Value, Fault> {
     let wrong = |why: String| Fault::at(FaultKind::WrongInputData, input, format!("input `{input}`: {why}"));
     let href = link.href.as_deref().map(str::trim).filter(|href| !href.is_empty()).ok_or_else(|| {
-        Fault::at(FaultKind::MissingParameter, "href", format!("the reference of the input `{input}` has no `href`"))
+        Fault::at(
+            FaultKind::MissingParameter,
+            "href",
+            format!("the reference of the input `{input}` has no `href`"),
+        )
     })?;
     let scheme = href.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
     let fits = match scheme.as_deref() {
@@ -84,22 +88,29 @@ pub fn reference(input: &str, link: Link) -> Result<Value, Fault> {
     };
     if !fits {
         let shown = clip(href, 200);
-        return Err(wrong(format!("`{shown}` is no http, https or data address of at most {MAX_HREF} bytes")));
+        return Err(wrong(format!(
+            "`{shown}` is no http, https or data address of at most {MAX_HREF} bytes"
+        )));
     }
     let post = match link.method.as_deref().map(str::trim) {
         None | Some("") => link.body.is_some(),
         Some(method) if method.eq_ignore_ascii_case("get") => false,
         Some(method) if method.eq_ignore_ascii_case("post") => true,
-        Some(method) => return Err(wrong(format!("the method `{}` is neither GET nor POST", clip(method, 20)))),
+        Some(method) => {
+            return Err(wrong(format!("the method `{}` is neither GET nor POST", clip(method, 20))));
+        }
     };
     if link.body_href.is_some() {
-        return Err(wrong("a reference whose body is a reference is not supported; send the body itself".to_owned()));
+        return Err(wrong(
+            "a reference whose body is a reference is not supported; send the body itself".to_owned(),
+        ));
     }
     if link.headers.len() > MAX_HEADERS {
         return Err(wrong(format!("the reference has more than {MAX_HEADERS} headers")));
     }
     for (name, value) in &link.headers {
-        let token = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        let token =
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         if !token || value.chars().any(char::is_control) || name.len() + value.len() > MAX_HREF {
             return Err(wrong(format!("`{}` is no usable header", clip(name, 80))));
         }

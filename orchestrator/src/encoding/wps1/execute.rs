@@ -152,7 +152,8 @@ fn bounding_box(cursor: &mut Cursor<'_>, id: &str, element: &Element) -> Result<
 /// `wps:Reference` (§10.2.1 table 54): an address, perhaps headers, perhaps a body.
 fn reference(cursor: &mut Cursor<'_>, id: &str, element: &Element) -> Result<Value, Fault> {
     let text = |name: &str| element.trimmed(name).map(str::to_owned);
-    let mut link = Link { href: text("href"), media_type: text("mimeType"), method: text("method"), ..Link::default() };
+    let mut link =
+        Link { href: text("href"), media_type: text("mimeType"), method: text("method"), ..Link::default() };
     while let Some(child) = cursor.child()? {
         match child.name.as_str() {
             "Header" => {

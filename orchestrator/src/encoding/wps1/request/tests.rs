@@ -332,7 +332,10 @@ fn quirk_09_references_with_and_without_xlink() {
         ("<wps:Reference xlink:href='file:///etc/passwd'/>", "doc"),
         ("<wps:Reference xlink:href='http://h/' method='PUT'/>", "doc"),
         ("<wps:Reference xlink:href='http://h/'><wps:Header key='a b' value='v'/></wps:Reference>", "doc"),
-        ("<wps:Reference xlink:href='http://h/'><wps:Header key='a' value='v&#10;Host: x'/></wps:Reference>", "doc"),
+        (
+            "<wps:Reference xlink:href='http://h/'><wps:Header key='a' value='v&#10;Host: x'/></wps:Reference>",
+            "doc",
+        ),
         (
             "<wps:Reference xlink:href='http://h/' method='POST'><wps:BodyReference xlink:href='http://b/'/></wps:Reference>",
             "doc",
