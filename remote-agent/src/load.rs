@@ -79,10 +79,10 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Over a window of so many minutes.
-    pub fn new(scan_minutes: u32, blacklist: Vec<Forbidden>) -> Self {
-        let window = usize::try_from(scan_minutes).unwrap_or(usize::MAX).saturating_mul(60).min(24 * 3600);
-        Self { averages: Averages::new(window), blacklist, cpu: None, process_ticks: HashMap::new() }
+    /// Over this window, at most a day.
+    pub fn new(window: Duration, blacklist: Vec<Forbidden>) -> Self {
+        let samples = usize::try_from(window.as_secs()).unwrap_or(usize::MAX).min(24 * 3600);
+        Self { averages: Averages::new(samples), blacklist, cpu: None, process_ticks: HashMap::new() }
     }
 
     /// Takes one sample. What cannot be read counts as idle: an agent without /proc still works.
@@ -239,7 +239,7 @@ mod tests {
     fn the_host_is_measured_and_a_busy_program_is_found() {
         let mut child = std::process::Command::new("sh").args(["-c", "while :; do :; done # forbidden-mark"]).spawn().unwrap();
         let entry = Forbidden { cmdline: Some("forbidden-mark".into()), ..Default::default() };
-        let mut sampler = Sampler::new(1, vec![entry]);
+        let mut sampler = Sampler::new(Duration::from_secs(60), vec![entry]);
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
         let mut found = None;
         while found.is_none() && std::time::Instant::now() < deadline {
@@ -252,6 +252,6 @@ mod tests {
         child.wait().unwrap();
         assert!(found.is_some(), "the busy shell was not found");
         let nobody = Forbidden { name: Some("no such program".into()), ..Default::default() };
-        assert_eq!(Sampler::new(1, vec![nobody]).sample().blacklisted, None);
+        assert_eq!(Sampler::new(Duration::from_secs(60), vec![nobody]).sample().blacklisted, None);
     }
 }

@@ -9,5 +9,5 @@ fn main() -> ExitCode {
     if wps_remote_agent::supervise::is_wanted(&args) {
         return wps_remote_agent::supervise::main(&args);
     }
-    ExitCode::FAILURE
+    wps_remote_agent::cli::main(args)
 }

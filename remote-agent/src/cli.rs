@@ -1,0 +1,263 @@
+//! The command line of `wps-remote-agent`: arguments into calls, results into exit codes. The work is done elsewhere.
+
+mod looking;
+mod try_run;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{AgentConfig, SCHEMA};
+use crate::{Options, RunError};
+
+/// The job or the descriptor failed.
+const FAILED: u8 = 1;
+/// Configuration or start failed; the number is that of the old agent.
+const CANNOT_START: u8 = 100;
+/// Failed while running; the number is that of the old agent.
+const BROKE: u8 = 101;
+
+const EXAMPLES: &str = "\
+Examples:
+  wps-remote-agent config > remote.config              a commented sample to fill in
+  wps-remote-agent check services/                     explain every descriptor and every fault
+  wps-remote-agent try echo.ini --input text='a b'     run one locally, without XMPP
+  wps-remote-agent run -r /etc/wps-remote-agent/remote.config
+
+Exit codes: 0 well; 1 the job or a descriptor failed; 2 wrong call; 100 configuration or start failed; 101 failed while running.";
+
+/// Turns the INI service descriptors of a folder into processes that an orchestrator can run.
+#[derive(Debug, Parser)]
+#[command(name = "wps-remote-agent", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Form of the log on standard error
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// Log decisions (-v) or every stanza as well (-vv); RUST_LOG has precedence
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people
+    Text,
+    /// One object a line
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve: join the management room, offer the processes of the services folder, run jobs
+    ///
+    /// SIGTERM and Ctrl-C stop the agent in order: it leaves the room, its jobs go on under their supervisors and are
+    /// taken over at the next start.
+    Run(Run),
+    /// Explain descriptors and every fault in them
+    #[command(after_help = "Example: wps-remote-agent check services/*/service.ini --format json")]
+    Check(Looking),
+    /// Show what would be announced of descriptors
+    Describe(Looking),
+    /// Run one descriptor here, without XMPP: shows the command line, progress, log and outputs
+    #[command(after_help = "\
+Examples:
+  wps-remote-agent try contour.ini --input interval=50 --input dem=@alps.tif
+  wps-remote-agent try contour.ini --inputs inputs.json --dry-run --format json
+
+An input `k=@FILE` takes the content of a file; `k=@@x` is the text `@x`. Ctrl-C ends the job with all its processes.")]
+    Try(Try),
+    /// Print a commented remote.config
+    Config,
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// The agent's configuration
+    #[arg(short = 'r', long, value_name = "FILE", default_value = "remote.config")]
+    config: PathBuf,
+    /// Descriptors or folders of them, instead of `services_dir`
+    #[arg(short, long, value_name = "DIR|FILE", num_args = 1..)]
+    services: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Looking {
+    /// Descriptors or folders of them
+    #[arg(value_name = "FILE|DIR", default_value = ".")]
+    pub(crate) files: Vec<PathBuf>,
+    /// The agent's configuration, for what it lends to descriptors
+    #[arg(short = 'r', long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Try {
+    /// The descriptor
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// A value for an input; may be repeated, also for the same input
+    #[arg(short, long = "input", value_name = "ID=VALUE")]
+    pub(crate) input: Vec<String>,
+    /// A JSON object with a value, or a list of values, for each input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) inputs: Option<PathBuf>,
+    /// Names the run and its folder
+    #[arg(long, value_name = "ID")]
+    pub(crate) execution_id: Option<String>,
+    /// The agent's configuration, for what it lends to descriptors
+    #[arg(short = 'r', long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Start nothing, write nothing: show what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+/// Runs the program with these arguments, the program's name included.
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap knows whether it is help (standard output, 0) or a fault (standard error, 2).
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    start_log(&cli);
+    match cli.command {
+        Command::Run(run) => serve(run),
+        Command::Check(looking) => looking::check(&looking),
+        Command::Describe(looking) => looking::describe(&looking),
+        Command::Try(wanted) => match runtime() {
+            Ok(runtime) => runtime.block_on(try_run::run(&wanted)),
+            Err(error) => complain(&format!("the program cannot start: {error}"), CANNOT_START),
+        },
+        Command::Config => {
+            say(&SCHEMA.sample());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn serve(run: Run) -> ExitCode {
+    let config = match AgentConfig::load(&run.config) {
+        Ok(config) => config,
+        Err(error) => return complain(&error.to_string(), CANNOT_START),
+    };
+    let started = runtime().and_then(|runtime| Ok((runtime, Options::new()?)));
+    let (runtime, options) = match started {
+        Ok((runtime, options)) => (runtime, Options { services: run.services, ..options }),
+        Err(error) => return complain(&format!("the agent cannot start: {error}"), CANNOT_START),
+    };
+    let outcome: Result<(), Broken> = runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        let signals = stop_on_signals(shutdown.clone()).map_err(Broken::Signals)?;
+        let agent = tokio::spawn(crate::run(config, options, shutdown));
+        let ended = agent.await;
+        signals.abort();
+        match ended {
+            Ok(result) => result.map_err(Broken::Start),
+            Err(panic) => Err(Broken::Running(panic)),
+        }
+    });
+    // A blocking read on a dead network file system must not keep the program from ending.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(broken @ (Broken::Start(_) | Broken::Signals(_))) => {
+            complain(&format!("the agent cannot start: {broken}"), CANNOT_START)
+        }
+        Err(broken @ Broken::Running(_)) => complain(&broken.to_string(), BROKE),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("signals cannot be received: {0}")]
+    Signals(io::Error),
+    #[error(transparent)]
+    Start(RunError),
+    #[error("the agent broke: {0}")]
+    Running(tokio::task::JoinError),
+}
+
+/// Two threads are plenty: all waiting is asynchronous, and what blocks has threads of its own.
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(16).enable_all().build()
+}
+
+fn stop_on_signals(shutdown: CancellationToken) -> io::Result<tokio::task::JoinHandle<()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::spawn(async move {
+        let which = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "Ctrl-C",
+        };
+        info!("stopping: {which}");
+        shutdown.cancel();
+        // A second one means that the orderly way takes too long.
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        error!("stopping at once");
+        std::process::exit(i32::from(BROKE));
+    }))
+}
+
+fn start_log(cli: &Cli) {
+    // Commands that answer on the terminal only log what is wrong, unless more is asked for.
+    let serving = matches!(cli.command, Command::Run(_));
+    let level = match (cli.verbose, serving) {
+        (0, true) => "info",
+        (0, false) => "warn",
+        (1, _) => "info,wps_remote_agent=debug,wps_remote_xmpp=debug",
+        (_, _) => "debug,wps_remote_agent=trace,wps_remote_xmpp=trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    // An embedding program may have a log of its own already; then that one holds.
+    let _ = match cli.log_format {
+        LogFormat::Text => log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+}
+
+/// To standard output. A closed pipe (`| head`) is no fault.
+pub(crate) fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes());
+    if !text.ends_with('\n') {
+        let _ = out.write_all(b"\n");
+    }
+    let _ = out.flush();
+}
+
+/// To standard error, with an exit code.
+pub(crate) fn complain(text: &str, code: u8) -> ExitCode {
+    let _ = writeln!(io::stderr(), "{text}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,323 @@
+//! `try`: one run of one descriptor on this host, through the same preparation and the same supervisor as a real one, without
+//! XMPP. What happens is shown as it happens.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value as Json, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use wps_remote_protocol::ini::Finding;
+use wps_remote_protocol::{
+    Content, ErrorKind, ExecutionError, ExecutionId, Input, Inputs, Output, Request, Value,
+};
+
+use super::{CANNOT_START, FAILED, Format, Try, complain, say};
+use crate::command::{FileContent, Plan};
+use crate::config::AgentConfig;
+use crate::descriptor::load::load_descriptor;
+use crate::descriptor::{LoadContext, ServiceDescriptor};
+use crate::execution::{self, Begin, Event, Host};
+use crate::prepare::{self, Manner};
+use crate::workdir::{Control, Ending};
+use crate::{LOG_LIMIT, Options};
+
+/// Grace time when no configuration names one.
+const GRACE: std::time::Duration = std::time::Duration::from_secs(10);
+
+pub(super) async fn run(wanted: &Try) -> ExitCode {
+    match attempt(wanted).await {
+        Ok(code) => code,
+        Err(why) => complain(&why, CANNOT_START),
+    }
+}
+
+async fn attempt(wanted: &Try) -> Result<ExitCode, String> {
+    let config = wanted.config.as_deref().map(AgentConfig::load).transpose().map_err(|error| error.to_string())?;
+    let execution = execution_id(wanted)?;
+    let scratch = std::env::temp_dir().join(format!("wps-remote-agent-try-{}", std::process::id()));
+    let context = match &config {
+        Some(config) => config.load_context(),
+        None => LoadContext::bare(scratch.join("work")),
+    };
+    let file = std::path::absolute(&wanted.file).map_err(|error| format!("{}: {error}", wanted.file.display()))?;
+    let bytes = fs::read(&file).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+    let descriptor = match load_descriptor(&file, &bytes, &context) {
+        Ok(descriptor) => descriptor,
+        Err(error) => return Ok(complain(&error.to_string(), FAILED)),
+    };
+    let request = Request {
+        execution: execution.clone(),
+        process: descriptor.id.clone(),
+        inputs: inputs(wanted, &descriptor)?,
+        base_url: String::new(),
+    };
+    let manner = Manner {
+        shared: context.shared_dir.clone(),
+        grace: config.as_ref().map_or(GRACE, |config| config.kill_grace),
+        log_limit_bytes: LOG_LIMIT,
+        hidden_variables: Vec::new(),
+    };
+    let plan = match prepare::plan(&descriptor, &request, &manner) {
+        Ok(plan) => plan,
+        Err(error) => return Ok(refused(&error, wanted.format)),
+    };
+    if wanted.dry_run {
+        show_plan(&plan, &descriptor, wanted.format);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if wanted.format == Format::Text {
+        for finding in descriptor.warnings.iter().chain(&plan.warnings) {
+            say(&format!("warning   {finding}"));
+        }
+        say(&format!("command   {}", plan.masked(&quoted(&plan.argv()))));
+        say(&format!("folder    {}", plan.work_dir.display()));
+    }
+    let host = Host {
+        control: Control::open(&make(scratch)?.join("control")).map_err(|error| error.to_string())?,
+        supervisor: Options::new().map_err(|error| error.to_string())?.supervisor,
+        shared: manner.shared.clone(),
+        hidden_variables: Vec::new(),
+    };
+    Ok(execute(Arc::new(host), Arc::new(descriptor), request, manner, wanted.format).await)
+}
+
+/// Runs and shows; Ctrl-C ends the job.
+async fn execute(
+    host: Arc<Host>,
+    descriptor: Arc<ServiceDescriptor>,
+    request: Request,
+    manner: Manner,
+    format: Format,
+) -> ExitCode {
+    let execution = request.execution.clone();
+    let control_folder = host.control.folder(&execution).path().to_owned();
+    let prepare =
+        move || prepare::prepare(&descriptor, &request, "try", 0, &manner, &control_folder);
+    let abort = CancellationToken::new();
+    let (events, mut happenings) = mpsc::channel(64);
+    let running = execution::run(host.clone(), execution, Begin::New(Box::new(prepare)), abort.clone(), events);
+    let mut running = std::pin::pin!(running);
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return complain("signals cannot be received", CANNOT_START);
+    };
+    let mut done = false;
+    let ending = loop {
+        tokio::select! {
+            () = &mut running, if !done => done = true,
+            _ = interrupt.recv() => abort.cancel(),
+            _ = terminate.recv() => abort.cancel(),
+            event = happenings.recv() => match event {
+                Some((_, Event::Ended(ending))) => break ending,
+                Some((_, event)) => show_event(&event, format),
+                None => return complain("the run ended without an ending", FAILED),
+            },
+        }
+    };
+    // The records are of no use to anybody after this; the run's own folder stays for a look.
+    if let Some(scratch) = host.control.root().parent() {
+        let _ = fs::remove_dir_all(host.control.root());
+        let _ = fs::remove_dir(scratch);
+    }
+    show_ending(&ending, format)
+}
+
+fn show_event(event: &Event, format: Format) {
+    let (text, json) = match event {
+        Event::Started => ("started".to_owned(), json!({ "event": "started" })),
+        Event::Progress(percent) => {
+            (format!("progress  {percent} %"), json!({ "event": "progress", "percent": percent }))
+        }
+        Event::Log(level, line) => {
+            (format!("log       {level}: {line}"), json!({ "event": "log", "level": level, "text": line }))
+        }
+        Event::Ended(_) => return,
+    };
+    say(&if format == Format::Text { text } else { json.to_string() });
+}
+
+fn show_ending(ending: &Ending, format: Format) -> ExitCode {
+    match (ending, format) {
+        (Ending::Completed(outputs), Format::Json) => {
+            say(&json!({ "event": "completed", "outputs": outputs }).to_string());
+        }
+        (Ending::Completed(outputs), Format::Text) => {
+            for output in outputs {
+                say(&format!("output    {} = {}", output.id, shown(output)));
+            }
+            say("completed");
+        }
+        (Ending::Failed(error), Format::Json) => {
+            say(&json!({ "event": "failed", "error": error }).to_string());
+            return ExitCode::from(FAILED);
+        }
+        (Ending::Failed(error), Format::Text) => {
+            return complain(&format!("failed    {}", error.text), FAILED);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn shown(output: &Output) -> String {
+    let cut = |text: &str| wps_remote_protocol::native::cut(text, 400);
+    match &output.value {
+        Value::Literal { text, .. } => cut(text),
+        Value::Complex { content: Content::Text(text), media_type, .. } => format!("({media_type}) {}", cut(text)),
+        Value::Complex { content: Content::Bytes(bytes), media_type, .. } => {
+            format!("({media_type}) {} bytes", bytes.len())
+        }
+        Value::Complex { content: Content::Shared(file), media_type, .. } => {
+            format!("({media_type}) {} bytes in the shared folder at {}", file.bytes, file.path)
+        }
+        Value::BoundingBox(bbox) => format!("{:?} {:?}", bbox.lower, bbox.upper),
+        Value::Reference { href, .. } => href.clone(),
+    }
+}
+
+fn refused(error: &ExecutionError, format: Format) -> ExitCode {
+    if format == Format::Text {
+        return complain(&error.text, FAILED);
+    }
+    let (code, locator) = match &error.kind {
+        ErrorKind::InvalidInput { code, locator } => (code.as_str(), Some(locator.as_str())),
+        _ => ("NoApplicableCode", None),
+    };
+    say(&json!({ "error": { "code": code, "locator": locator, "why": error.text } }).to_string());
+    ExitCode::from(FAILED)
+}
+
+fn show_plan(plan: &Plan, descriptor: &ServiceDescriptor, format: Format) {
+    let held = plan.held.as_ref().map(|held| Finding::warning("program-missing", held.to_string()));
+    let findings: Vec<&Finding> = descriptor.warnings.iter().chain(&plan.warnings).chain(&held).collect();
+    if format == Format::Json {
+        let env: serde_json::Map<String, Json> =
+            plan.env.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+        let files: Vec<Json> = plan
+            .files
+            .iter()
+            .map(|file| match &file.content {
+                FileContent::Bytes(bytes) => match std::str::from_utf8(bytes) {
+                    Ok(text) => json!({ "path": file.path, "content": text }),
+                    Err(_) => json!({ "path": file.path, "content_base64": STANDARD.encode(bytes) }),
+                },
+                FileContent::CopyOf(from) => json!({ "path": file.path, "copy_of": from }),
+            })
+            .collect();
+        let warnings: Vec<Json> = findings
+            .iter()
+            .map(|finding| {
+                json!({ "code": finding.code, "line": finding.line, "section": finding.section,
+                    "key": finding.key, "why": finding.why, "remedy": finding.remedy })
+            })
+            .collect();
+        say(&json!({ "argv": plan.argv(), "cwd": plan.cwd, "env": env, "files": files, "warnings": warnings })
+            .to_string());
+        return;
+    }
+    for finding in findings {
+        say(&format!("warning   {finding}"));
+    }
+    say(&format!("command   {}", plan.masked(&quoted(&plan.argv()))));
+    say(&format!("folder    {}", plan.cwd.display()));
+    for (name, value) in &plan.env {
+        say(&format!("variable  {}", plan.masked(&format!("{name}={value}"))));
+    }
+    for file in &plan.files {
+        say(&format!("file      {}", file.path.display()));
+    }
+}
+
+/// For the eyes: how a shell would have to be given these arguments. No shell ever gets them.
+fn quoted(argv: &[String]) -> String {
+    let word = |text: &String| {
+        let plain = |c: char| c.is_alphanumeric() || "-_./=:,@%+".contains(c);
+        if !text.is_empty() && text.chars().all(plain) {
+            text.clone()
+        } else {
+            format!("'{}'", text.replace('\'', r"'\''"))
+        }
+    };
+    argv.iter().map(word).collect::<Vec<_>>().join(" ")
+}
+
+fn execution_id(wanted: &Try) -> Result<ExecutionId, String> {
+    let text = wanted.execution_id.clone().unwrap_or_else(|| format!("try-{}", std::process::id()));
+    ExecutionId::new(&text).map_err(|error| error.to_string())
+}
+
+fn make(folder: PathBuf) -> Result<PathBuf, String> {
+    fs::create_dir_all(&folder).map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
+    Ok(folder)
+}
+
+fn inputs(wanted: &Try, descriptor: &ServiceDescriptor) -> Result<Inputs, String> {
+    let mut inputs = Inputs::new();
+    if let Some(path) = &wanted.inputs {
+        let fail = |why: String| format!("{}: {why}", path.display());
+        let text = fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
+        let Json::Object(object) = serde_json::from_str(&text).map_err(|error| fail(error.to_string()))? else {
+            return Err(fail("must hold one JSON object: {\"input\": value}".to_owned()));
+        };
+        for (id, value) in object {
+            let document = is_complex(descriptor, &id);
+            match value {
+                // A list is several values, except where a document is wanted: there it is the document.
+                Json::Array(values) if !document => {
+                    inputs.extend(values.iter().map(|value| from_json(&id, value, document)));
+                }
+                value => inputs.push(from_json(&id, &value, document)),
+            }
+        }
+    }
+    for pair in &wanted.input {
+        let (id, text) =
+            pair.split_once('=').ok_or_else(|| format!("--input {pair}: write it as ID=VALUE"))?;
+        let value = match text.strip_prefix('@') {
+            Some(escaped) if escaped.starts_with('@') => given(escaped, is_complex(descriptor, id)),
+            Some(file) => from_file(Path::new(file), is_complex(descriptor, id))?,
+            None => given(text, is_complex(descriptor, id)),
+        };
+        inputs.push(Input { id: id.to_owned(), value });
+    }
+    Ok(inputs)
+}
+
+fn is_complex(descriptor: &ServiceDescriptor, id: &str) -> bool {
+    descriptor.inputs.iter().any(|input| input.name == id && input.kind.is_complex())
+}
+
+fn from_json(id: &str, value: &Json, document: bool) -> Input {
+    let text = match value {
+        Json::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    Input { id: id.to_owned(), value: given(&text, document) }
+}
+
+fn given(text: &str, document: bool) -> Value {
+    if document {
+        let content = Content::Text(text.to_owned());
+        Value::Complex { content, media_type: String::new(), schema: None }
+    } else {
+        Value::literal(text)
+    }
+}
+
+fn from_file(path: &Path, document: bool) -> Result<Value, String> {
+    let bytes = fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(given(&text, document)),
+        Err(error) if document => {
+            let content = Content::Bytes(error.into_bytes());
+            Ok(Value::Complex { content, media_type: String::new(), schema: None })
+        }
+        Err(_) => Err(format!("{} holds no text, but the input is a literal", path.display())),
+    }
+}
