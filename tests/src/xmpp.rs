@@ -4,6 +4,7 @@
 //!
 //! The account [`OWNER`] may create rooms, others may not, as the configurations in `deploy/xmpp` have it.
 
+use std::cell::Cell;
 use std::fmt;
 use std::fs;
 use std::io::{Read, Write};
@@ -11,7 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use wps_remote_xmpp::net::{Connector, Security, Trust};
@@ -352,7 +353,11 @@ pub struct Ejabberd {
     api_port: u16,
     process: Process,
     folder: TempDir,
+    last_account: Cell<Instant>,
 }
+
+/// ejabberd's database keeps what it was told for two seconds before it writes it down.
+const WRITES_AFTER: Duration = Duration::from_secs(3);
 
 /// Where packages put ejabberd's Erlang applications.
 const ERLANG_FOLDERS: [&str; 3] = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib"];
@@ -372,7 +377,7 @@ impl Ejabberd {
         let config = ejabberd_config(folder.path(), &place, api_port);
         fs::write(folder.path().join("ejabberd.yml"), config).expect("a file can be written");
         let process = Process { child: None, log: folder.path().join("console.log") };
-        let mut ejabberd = Self { place, api_port, process, folder };
+        let mut ejabberd = Self { place, api_port, process, folder, last_account: Cell::new(Instant::now()) };
         ejabberd.restart();
         Some(ejabberd)
     }
@@ -442,9 +447,11 @@ impl XmppServer for Ejabberd {
         let body = format!(r#"{{"user":"{user}","host":"{DOMAIN}","password":"{password}"}}"#);
         let added = wait_until(Duration::from_secs(10), || self.api("register", &body));
         assert!(added.is_some(), "ejabberd did not add the account {user}");
+        self.last_account.set(Instant::now());
     }
 
     fn kill(&mut self) {
+        std::thread::sleep(WRITES_AFTER.saturating_sub(self.last_account.get().elapsed()));
         self.process.kill();
     }
 

@@ -22,7 +22,6 @@ use xso::exports::rxml::{AttrMap, Event, QName};
 /// could exhaust the stack of the thread that handles it.
 pub const MAX_DEPTH: usize = 64;
 
-const TOO_DEEP: &str = "the stanza is nested too deeply";
 /// Read buffer of a connection. Small, because there is one per session; large stanzas pass through in pieces.
 const READ_BUFFER: usize = 4096;
 
@@ -53,21 +52,19 @@ pub(crate) struct Budget(Arc<Shares>);
 struct Shares {
     left: AtomicUsize,
     limit: AtomicUsize,
-    /// Bytes of a stanza found too deep that may be skipped before the connection is given up. Skipping costs time:
-    /// the parser looks through all open elements for each new one.
-    skip: AtomicUsize,
-    skip_limit: usize,
+    /// Levels of a stanza found too deep that are skipped; beyond them the connection is given up. Skipping costs
+    /// time: the parser looks through all open elements for each new one.
+    max_levels: usize,
     /// The stream is over; what still comes is thrown away.
     draining: AtomicBool,
 }
 
 impl Budget {
-    pub(crate) fn new(limit: usize, skip_limit: usize) -> Self {
+    pub(crate) fn new(limit: usize, max_levels: usize) -> Self {
         Self(Arc::new(Shares {
             left: AtomicUsize::new(limit),
             limit: AtomicUsize::new(limit),
-            skip: AtomicUsize::new(skip_limit),
-            skip_limit,
+            max_levels,
             draining: AtomicBool::new(false),
         }))
     }
@@ -80,33 +77,29 @@ impl Budget {
 
     fn renew(&self) {
         self.0.left.store(self.0.limit.load(Relaxed), Relaxed);
-        self.0.skip.store(self.0.skip_limit, Relaxed);
     }
 
     /// Whether another read is within the budget.
     fn check(&self) -> io::Result<()> {
         if self.0.left.load(Relaxed) == 0 {
             Err(io::Error::new(io::ErrorKind::FileTooLarge, "the stanza is too big"))
-        } else if SKIPPING.get() && self.0.skip.load(Relaxed) == 0 {
-            Err(io::Error::new(io::ErrorKind::QuotaExceeded, TOO_DEEP))
+        } else if DEEPEST.get() > self.0.max_levels {
+            Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the stanza is nested too deeply"))
         } else {
             Ok(())
         }
     }
 
     fn spend(&self, bytes: usize) {
-        let take = |share: &AtomicUsize| share.store(share.load(Relaxed).saturating_sub(bytes), Relaxed);
-        take(&self.0.left);
-        if SKIPPING.get() {
-            take(&self.0.skip);
-        }
+        self.0.left.store(self.0.left.load(Relaxed).saturating_sub(bytes), Relaxed);
     }
 }
 
 thread_local! {
-    /// Set by [`GuardedBuilder`] for the read that it is part of: builders are made by the parser and cannot be given
-    /// a budget. [`Link::poll_read`] carries it over from poll to poll.
-    static SKIPPING: Cell<bool> = const { Cell::new(false) };
+    /// Deepest level of a stanza that is being skipped, else 0. Set by [`GuardedBuilder`] for the read that it is part
+    /// of: builders are made by the parser and cannot be given a budget. [`Link::poll_read`] carries it over from poll
+    /// to poll.
+    static DEEPEST: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Counts what is read and fails when one stanza exceeds its budget (exact to one read buffer).
@@ -151,13 +144,14 @@ impl AsyncWrite for Limited {
     }
 }
 
-/// An element whose nesting was checked while it was parsed.
+/// An element whose nesting was checked while it was parsed; nothing if it was too deep.
 #[derive(Debug)]
-pub(crate) struct Guarded(pub(crate) Element);
+pub(crate) struct Guarded(Option<Element>);
 
 pub(crate) struct GuardedBuilder {
     depth: usize,
-    inner: <Element as xso::FromXml>::Builder,
+    /// Dropped as soon as the element is too deep; the rest of it is counted, not kept.
+    inner: Option<<Element as xso::FromXml>::Builder>,
 }
 
 impl xso::FromXml for Guarded {
@@ -168,7 +162,10 @@ impl xso::FromXml for Guarded {
         attrs: AttrMap,
         ctx: &xso::Context<'_>,
     ) -> Result<GuardedBuilder, xso::error::FromEventsError> {
-        Ok(GuardedBuilder { depth: 1, inner: <Element as xso::FromXml>::from_events(name, attrs, ctx)? })
+        Ok(GuardedBuilder {
+            depth: 1,
+            inner: Some(<Element as xso::FromXml>::from_events(name, attrs, ctx)?),
+        })
     }
 }
 
@@ -182,10 +179,13 @@ impl xso::FromEventsBuilder for GuardedBuilder {
             Event::XmlDeclaration(..) | Event::Text(..) => {}
         }
         if self.depth > MAX_DEPTH {
-            SKIPPING.set(true);
-            return Err(xso::error::Error::Other(TOO_DEEP));
+            self.inner = None;
+            DEEPEST.set(DEEPEST.get().max(self.depth));
         }
-        Ok(self.inner.feed(event, ctx)?.map(Guarded))
+        match &mut self.inner {
+            Some(inner) => Ok(inner.feed(event, ctx)?.map(|element| Guarded(Some(element)))),
+            None => Ok((self.depth == 0).then_some(Guarded(None))),
+        }
     }
 }
 
@@ -271,13 +271,13 @@ pub(crate) struct Link {
     budget: Budget,
     queue: VecDeque<Outgoing>,
     unflushed: bool,
-    /// The stanza that is being read was found too deep.
-    skipping: bool,
+    /// Deepest level of the stanza that is being skipped, else 0.
+    deepest: usize,
 }
 
 impl Link {
     pub(crate) fn new(xml: Xml, budget: Budget) -> Self {
-        Self { xml, budget, queue: VecDeque::new(), unflushed: false, skipping: false }
+        Self { xml, budget, queue: VecDeque::new(), unflushed: false, deepest: 0 }
     }
 
     pub(crate) fn into_parts(self) -> (Xml, Budget) {
@@ -314,16 +314,16 @@ impl Link {
 
     /// The next stanza.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Element, Stop>> {
-        SKIPPING.set(self.skipping);
+        DEEPEST.set(self.deepest);
         let item = self.xml.poll_next_unpin(cx);
-        self.skipping = SKIPPING.replace(false);
+        self.deepest = DEEPEST.replace(0);
         let item = std::task::ready!(item);
-        self.skipping = false;
+        self.deepest = 0;
         self.budget.renew();
         Poll::Ready(match item {
-            Some(Ok(Guarded(element))) => Ok(element),
+            Some(Ok(Guarded(Some(element)))) => Ok(element),
+            Some(Ok(Guarded(None))) => Err(Stop::TooDeep),
             Some(Err(ReadError::SoftTimeout)) => Err(Stop::Idle),
-            Some(Err(ReadError::ParseError(xso::error::Error::Other(TOO_DEEP)))) => Err(Stop::TooDeep),
             Some(Err(ReadError::ParseError(error))) => {
                 Err(Stop::Io(io::Error::new(io::ErrorKind::InvalidData, error)))
             }
@@ -427,5 +427,75 @@ pub(crate) enum Refused {
 impl From<Unsendable> for Refused {
     fn from(reason: Unsendable) -> Self {
         Self::Unsendable(reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncWriteExt, DuplexStream};
+    use tokio_xmpp::xmlstream::{StreamHeader, Timeouts, accept_stream};
+    use xmpp_parsers::stream_features::StreamFeatures;
+
+    async fn link(limit: usize) -> (Link, DuplexStream) {
+        let (mut client, server) = tokio::io::duplex(1 << 20);
+        let budget = Budget::new(limit, 1000);
+        let header = "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' version='1.0'>";
+        client.write_all(header.as_bytes()).await.unwrap();
+        let stream =
+            accept_stream(transport(Box::new(server), &budget), ns::CLIENT, Timeouts::tight()).await.unwrap();
+        let pending = stream.send_header(StreamHeader::default()).await.unwrap();
+        let xml = pending.send_features(&StreamFeatures::default()).await.unwrap();
+        (Link::new(xml, budget), client)
+    }
+
+    fn nested(levels: usize) -> String {
+        "<a xmlns='jabber:client'>".to_owned()
+            + &"<b>".repeat(levels - 1)
+            + &"</b>".repeat(levels - 1)
+            + "</a>"
+    }
+
+    #[tokio::test]
+    async fn nesting_is_measured_exactly_and_skipped_within_bounds() {
+        let (mut link, mut client) = link(1 << 20).await;
+        for levels in [1, MAX_DEPTH] {
+            client.write_all(nested(levels).as_bytes()).await.unwrap();
+            assert!(link.receive().await.is_ok(), "{levels} levels");
+        }
+        for levels in [MAX_DEPTH + 1, 900] {
+            client.write_all(nested(levels).as_bytes()).await.unwrap();
+            assert!(matches!(link.receive().await, Err(Stop::TooDeep)), "{levels} levels");
+        }
+        client.write_all(nested(2).as_bytes()).await.unwrap();
+        assert!(link.receive().await.is_ok(), "the stream is usable afterwards");
+        client.write_all(nested(5000).as_bytes()).await.unwrap();
+        assert!(matches!(link.receive().await, Err(Stop::MuchTooDeep)));
+    }
+
+    #[tokio::test]
+    async fn every_stanza_has_its_own_budget() {
+        let (mut link, mut client) = link(20_000).await;
+        let of_size = |size: usize| format!("<a xmlns='jabber:client'>{}</a>", "x".repeat(size));
+        for _ in 0..10 {
+            client.write_all(of_size(15_000).as_bytes()).await.unwrap();
+            assert!(link.receive().await.is_ok());
+        }
+        client.write_all(of_size(30_000).as_bytes()).await.unwrap();
+        assert!(matches!(link.receive().await, Err(Stop::TooBig)));
+    }
+
+    #[test]
+    fn a_gauge_gives_back_what_was_taken_and_lets_one_large_thing_pass() {
+        let gauge = Gauge::new(100);
+        let large = gauge.take(500).unwrap();
+        assert!(gauge.take(1).is_none());
+        drop(large);
+        let (first, second) = (gauge.take(60).unwrap(), gauge.take(40).unwrap());
+        assert!(gauge.take(1).is_none());
+        drop(first);
+        assert_eq!(gauge.used(), 40);
+        drop(second);
+        assert_eq!(gauge.used(), 0);
     }
 }

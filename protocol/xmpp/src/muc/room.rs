@@ -26,7 +26,8 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// After this much silence the room is asked whether we are still in it.
 const SELF_PING: Duration = Duration::from_secs(60);
 const FIRST_WAIT: Duration = Duration::from_millis(250);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Short, because a room that does not exist yet appears as soon as its owner is back.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// Events that a room may send before it lets us in.
 const MAX_HELD: usize = 8192;
 

@@ -23,9 +23,9 @@ use tokio_xmpp::xmlstream::{
 
 /// Deadline for the TCP connection alone; the negotiation has its own in the session.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-/// Bytes of a too deep stanza that a client skips rather than give up its connection: somebody else in a room must not
-/// be able to throw it out. Servers pass on at most 256 KiB; skipping this much takes about a second of computing.
-const MAX_SKIPPED: usize = 150_000;
+/// Levels of a too deep stanza that a client skips rather than give up its connection: somebody else in a room must not
+/// be able to throw it out. Skipping this many takes some tenths of a second.
+const MAX_SKIPPED_LEVELS: usize = 20_480;
 /// Bytes that fit into each direction of a pipe in memory.
 pub(crate) const PIPE_BYTES: usize = 32 * 1024;
 
@@ -197,7 +197,7 @@ impl Connector {
         max_stanza: usize,
         timeouts: Timeouts,
     ) -> Result<Opened, ConnectError> {
-        let budget = Budget::new(max_stanza, MAX_SKIPPED);
+        let budget = Budget::new(max_stanza, MAX_SKIPPED_LEVELS);
         let (io, confidential) = match &self.target {
             Target::Memory(ends) => {
                 let (mine, theirs) = tokio::io::duplex(PIPE_BYTES);

@@ -58,7 +58,7 @@ pub(super) async fn negotiate(
     io: BoxBytes,
     origin: &Origin,
 ) -> Result<(Link, Session), NoSession> {
-    let budget = Budget::new(MAX_BEFORE_LOGIN, 0);
+    let budget = Budget::new(MAX_BEFORE_LOGIN, crate::MAX_DEPTH);
     let (mut io, mut secure) = (io, origin.secure);
     if let (Security::DirectTls, false, Some(identity)) = (origin.entry, secure, &core.identity) {
         io = Box::new(TlsAcceptor::from(identity.config.clone()).accept(io).await?);
