@@ -5,11 +5,14 @@
 mod actions;
 pub mod check;
 mod documents;
+pub mod from_json;
 mod ini_edit;
 pub mod json_path;
 pub mod program;
 mod schema;
 pub mod template;
+#[cfg(test)]
+mod tests;
 mod values;
 mod xml;
 

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::sync::LazyLock;
+
 use wps_remote_protocol::LogLevel;
 
 use crate::descriptor::pattern::{Anchor, Pattern};
@@ -170,6 +172,12 @@ pub struct Rules {
 impl Rules {
     /// What holds for a descriptor of dialect B without `[Logging]`.
     pub fn simple() -> Self {
+        // Compiled once: a folder may hold a thousand descriptors without rules of their own.
+        static SIMPLE: LazyLock<Rules> = LazyLock::new(Rules::built_in);
+        SIMPLE.clone()
+    }
+
+    fn built_in() -> Self {
         let table = [
             (r"progress:\s*([-+]?[0-9.]+)", RuleAction::Progress),
             (r"PROGRESS\s+([-+]?[0-9.]+)", RuleAction::Progress),

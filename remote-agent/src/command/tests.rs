@@ -1,0 +1,648 @@
+//! Plans against the fixtures: what a new agent must give, what the old one gave, and what no value may ever do.
+
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use serde_json::{Map, Value as Json, json};
+use wps_remote_protocol::{Content, ExecutionId, Input, SharedFile, Value};
+
+use super::*;
+use crate::descriptor::load::load_descriptor;
+use crate::descriptor::{LoadContext, ServiceDescriptor};
+
+const EXECUTION: &str = "0123456789abcde";
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/descriptors")
+}
+
+fn expected(name: &str) -> Json {
+    let path = fixtures().join("expected").join(name);
+    serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap()
+}
+
+fn context() -> LoadContext {
+    LoadContext { shared_dir: Some("/srv/wps/shared".into()), ..LoadContext::bare("/srv/wps/work".into()) }
+}
+
+fn load(path: &Path, text: &str) -> ServiceDescriptor {
+    load_descriptor(path, text.as_bytes(), &context()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A fixture; paths of its support files lead to the ones in this crate, as if they were installed.
+fn fixture(name: &str) -> ServiceDescriptor {
+    let path = fixtures().join(name);
+    let text = std::fs::read_to_string(&path).unwrap();
+    load(&path, &text)
+}
+
+/// The fixture with its support folder moved to where the test can read it.
+fn relocated(name: &str, from: &str) -> (ServiceDescriptor, String) {
+    let support = fixtures().join("support").to_string_lossy().into_owned();
+    let path = fixtures().join(name);
+    let text = std::fs::read_to_string(&path).unwrap().replace(from, &support);
+    (load(&path, &text), support)
+}
+
+fn run_context() -> RunContext {
+    RunContext::new(ExecutionId::new(EXECUTION).unwrap())
+}
+
+fn plan(descriptor: &ServiceDescriptor, inputs: &Json) -> Result<Plan, PrepareError> {
+    let object = inputs.as_object().cloned().unwrap_or_default();
+    prepare(descriptor, &run_context(), &from_json::inputs(descriptor, &object))
+}
+
+fn argv(descriptor: &ServiceDescriptor, inputs: &Json) -> Vec<String> {
+    plan(descriptor, inputs).unwrap_or_else(|error| panic!("{inputs}: {error}")).argv()
+}
+
+fn fault(descriptor: &ServiceDescriptor, inputs: &Json) -> (InputFault, String) {
+    match plan(descriptor, inputs) {
+        Err(PrepareError::Input(error)) => (error.code, error.locator),
+        other => panic!("{inputs}: {other:?}"),
+    }
+}
+
+fn texts(list: &Json) -> Vec<String> {
+    list.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+}
+
+/// One case of `new-agent.json`, files included.
+fn check_case(name: &str, case: &Json) {
+    let label = format!("{name}, {}", case["case"]);
+    let (descriptor, moved) = match name {
+        "04-shell-json-files.config" => relocated(name, "/opt/wps/sampling"),
+        _ => (fixture(name), String::new()),
+    };
+    let outcome = plan(&descriptor, &case["inputs"]);
+    if let Some(error) = case.get("error") {
+        match outcome {
+            Err(PrepareError::Input(found)) => {
+                assert_eq!(found.code.as_str(), error["code"].as_str().unwrap(), "{label}: {found}");
+                assert_eq!(found.locator, error["locator"].as_str().unwrap(), "{label}: {found}");
+            }
+            other => panic!("{label}: {other:?}"),
+        }
+        return;
+    }
+    let plan = outcome.unwrap_or_else(|error| panic!("{label}: {error}"));
+    let wanted: Vec<String> = texts(&case["argv"])
+        .iter()
+        .map(|word| word.replace("<descriptor directory>", &fixtures().to_string_lossy()))
+        .map(|word| if moved.is_empty() { word } else { word.replace("/opt/wps/sampling", &moved) })
+        .collect();
+    let mut found = plan.argv();
+    if wanted[0].starts_with("<interpreter") {
+        assert!(found[0].ends_with("python3"), "{label}: {}", found[0]);
+        found[0].clone_from(&wanted[0]);
+    }
+    assert_eq!(found, wanted, "{label}");
+    if let Some(cwd) = case.get("cwd") {
+        assert_eq!(plan.cwd, Path::new(cwd.as_str().unwrap()), "{label}");
+    }
+    check_files(&label, &plan, case);
+}
+
+fn planned(plan: &Plan, name: &str) -> String {
+    let path = plan.work_dir.join(name);
+    let file = plan.files.iter().find(|file| file.path == path);
+    let file = file.unwrap_or_else(|| panic!("{name} is not planned: {:?}", plan.files));
+    match &file.content {
+        FileContent::Bytes(bytes) => String::from_utf8(bytes.clone()).unwrap(),
+        FileContent::CopyOf(path) => std::fs::read_to_string(path).unwrap(),
+    }
+}
+
+fn check_files(label: &str, plan: &Plan, case: &Json) {
+    for (name, wanted) in case.get("files_json").and_then(Json::as_object).into_iter().flatten() {
+        let found: Json = serde_json::from_str(&planned(plan, name)).unwrap();
+        assert_eq!(found, *wanted, "{label}, {name}");
+    }
+    for (name, wanted) in case.get("files_ini").and_then(Json::as_object).into_iter().flatten() {
+        let options = wps_remote_protocol::ini::Options::new(name.as_str()).ignoring_case();
+        let found =
+            wps_remote_protocol::ini::Document::parse(planned(plan, name).as_bytes(), &options).unwrap();
+        for (section, keys) in wanted.as_object().unwrap() {
+            for (key, value) in keys.as_object().unwrap() {
+                let found = found.section(section).and_then(|found| found.raw(key));
+                assert_eq!(found, value.as_str(), "{label}, {name}, {key}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_case_of_the_new_agent_holds() {
+    let mut count = 0;
+    for (name, cases) in expected("new-agent.json").as_object().unwrap() {
+        for case in cases.as_array().into_iter().flatten().filter(|case| case.get("inputs").is_some()) {
+            check_case(name, case);
+            count += 1;
+        }
+    }
+    assert_eq!(count, 24, "all cases were looked at");
+}
+
+#[test]
+fn cases_that_are_the_same_as_legacy_equal_the_recordings() {
+    let mut count = 0;
+    for (name, cases) in expected("new-agent.json").as_object().unwrap() {
+        for case in
+            cases.as_array().into_iter().flatten().filter(|case| case["same_as_legacy"] == json!(true))
+        {
+            let recording = expected(&format!("{}.legacy.json", &name[..2]));
+            let old = recording["cases"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|old| old["case"] == case["case"])
+                .unwrap();
+            let plan = plan(&fixture(name), &case["inputs"]).unwrap();
+            assert_eq!(plan.argv(), texts(&old["argv"]), "{name}");
+            assert_eq!(plan.cwd, Path::new(old["cwd"].as_str().unwrap()), "{name}");
+            count += 1;
+        }
+    }
+    assert_eq!(count, 3);
+}
+
+#[test]
+fn registrations_equal_the_recordings() {
+    let sorted = |list: &Json| {
+        let mut list: Vec<(String, Json)> = list
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|pair| (pair[0].as_str().unwrap().to_owned(), pair[1].clone()))
+            .collect();
+        list.sort_by(|a, b| a.0.cmp(&b.0));
+        list
+    };
+    for name in [
+        "01-gdal-contour.config",
+        "02-gdalwarp-reproject.config",
+        "04-shell-json-files.config",
+        "05-multi-valued-translate.config",
+        "09-all-outputs.config",
+    ] {
+        let descriptor = fixture(name);
+        let old = expected(&format!("{}.legacy.json", &name[..2]));
+        // Inputs come in the same order; extension keys stand beside those of the old agent.
+        let found = descriptor.legacy_inputs();
+        let wanted: Vec<(String, Json)> = old["register_input"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|pair| (pair[0].as_str().unwrap().to_owned(), pair[1].clone()))
+            .collect();
+        assert_eq!(found.len(), wanted.len(), "{name}");
+        for ((id, found), (wanted_id, wanted)) in found.iter().zip(&wanted) {
+            assert_eq!(id, wanted_id, "{name}");
+            for (key, value) in wanted.as_object().unwrap() {
+                assert_eq!(&found[key], value, "{name}, {id}, {key}");
+            }
+        }
+        let mut found = descriptor.legacy_outputs();
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        assert_eq!(found, sorted(&old["register_output"]), "{name}");
+        assert_eq!(descriptor.id.name(), old["service"].as_str().unwrap());
+        assert_eq!(descriptor.id.namespace(), old["namespace"].as_str().unwrap());
+        assert_eq!(descriptor.description, old["description"].as_str().unwrap());
+        assert_eq!(descriptor.active, old["active"].as_bool().unwrap());
+        let seconds = descriptor.max_running.unwrap().as_secs();
+        assert_eq!(seconds, old["max_running_time_seconds"].as_u64().unwrap());
+        assert_eq!(descriptor.output_dir, Path::new(old["output_dir"].as_str().unwrap()));
+        let rules: Vec<(String, String)> = descriptor
+            .rules
+            .rules
+            .iter()
+            .map(|rule| (rule.pattern.source().to_owned(), rule.action.word().to_owned()))
+            .collect();
+        let old_rules: Vec<(String, String)> =
+            serde_json::from_value(old["cases"][0]["logging"].clone()).unwrap();
+        assert_eq!(rules, old_rules, "{name}");
+        check_output_files(&descriptor, &old["cases"][0]);
+    }
+}
+
+fn check_output_files(descriptor: &ServiceDescriptor, case: &Json) {
+    let Ok(plan) = plan(descriptor, &case["inputs"]) else { return };
+    for output in &plan.outputs {
+        if let PlannedPlace::File(path) = &output.place {
+            assert_eq!(path.to_str(), case["output_files"][&output.name].as_str(), "{}", output.name);
+        }
+    }
+}
+
+#[test]
+fn the_simple_dialect_registers_as_documented() {
+    let descriptor = fixture("08-simple-greeting.properties");
+    let cases = expected("new-agent.json");
+    let register = &cases["08-simple-greeting.properties"][0];
+    assert_eq!(descriptor.id.dotted(), register["service"].as_str().unwrap());
+    let register = &register["register"];
+    assert_eq!(descriptor.title.as_deref(), register["title"].as_str());
+    let inputs: Vec<Json> =
+        descriptor.legacy_inputs().into_iter().map(|(id, text)| json!([id, text])).collect();
+    assert_eq!(Json::Array(inputs), register["input"]);
+    let outputs: Vec<Json> =
+        descriptor.legacy_outputs().into_iter().map(|(id, text)| json!([id, text])).collect();
+    assert_eq!(Json::Array(outputs), register["output"]);
+}
+
+#[test]
+fn outputs_of_every_kind_are_planned() {
+    let descriptor = fixture("09-all-outputs.config");
+    let case = &expected("new-agent.json")["09-all-outputs.config"][0];
+    let plan = plan(&descriptor, &case["inputs"]).unwrap();
+    for output in &plan.outputs {
+        let wanted = case["completed"][&output.name].as_str().unwrap();
+        let kind = case["completed_type"][&output.name].as_str().unwrap();
+        assert_eq!(output.textual, kind == "textual", "{}", output.name);
+        assert!(output.textual || output.declared == kind, "{}", output.name);
+        match &output.place {
+            PlannedPlace::File(path) if output.backup => {
+                let name = path.file_name().unwrap().to_str().unwrap();
+                assert_eq!(wanted, format!("<shared>/{EXECUTION}/{}/{name}", output.name));
+            }
+            PlannedPlace::File(path) if !output.textual => {
+                assert!(wanted.ends_with(path.to_str().unwrap()), "{wanted}");
+            }
+            PlannedPlace::File(_) => {}
+            PlannedPlace::Composed => assert_eq!(output.layers, ["result2", "result4"]),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A descriptor of dialect A around some sections.
+fn sample(sections: &str) -> ServiceDescriptor {
+    load(Path::new("/etc/wps/sample.config"), &sample_text(sections))
+}
+
+fn sample_text(sections: &str) -> String {
+    format!(
+        "[DEFAULT]\nservice = S\nnamespace = n\ndescription = d\nactive = true\noutput_dir = /w\n\
+         workdir = %(output_dir)s/%(unique_exe_id)s\nexecutable_path = /p\nexecutable_cmd = /bin/prog -q\n\
+         max_running_time_seconds = 60\n{sections}"
+    )
+}
+
+fn param(name: &str, kind: &str, more: &str) -> String {
+    format!("[Input_{name}]\nclass = param\nname = {name}\ntype = {kind}\ndescription = d\n{more}\n")
+}
+
+fn action(name: &str, template: &str, more: &str) -> String {
+    format!("[Action_{name}]\nclass = cmdline\ninput_ref = {name}\ntemplate = {template}\n{more}\n")
+}
+
+#[test]
+fn values_of_each_type_are_checked() {
+    let check = |kind: &str, more: &str, good: &[&str], bad: &[&str]| {
+        let descriptor = sample(&format!("{}{}", param("x", kind, more), action("x", "-name value", "")));
+        for value in good {
+            let words = argv(&descriptor, &json!({ "x": value }));
+            assert_eq!(
+                words[2..],
+                ["-x".to_owned(), value.trim_end_matches('~').to_owned()],
+                "{kind} {more} {value:?}"
+            );
+        }
+        for value in bad {
+            let found = fault(&descriptor, &json!({ "x": value }));
+            assert_eq!(found, (InputFault::InvalidParameterValue, "x".to_owned()), "{kind} {more} {value:?}");
+        }
+    };
+    check("int", "", &["0", "-5", "+7", "2147483647"], &["1.5", "2147483648", "", "x", "1 2", "0x1"]);
+    check("byte", "", &["-128", "127"], &["128"]);
+    check("short", "", &["32767"], &["32768"]);
+    check("long", "", &["9223372036854775807"], &["9223372036854775808"]);
+    check("float", "", &["1", "1.5", "-2e3", ".5"], &["nan", "inf", "1e999", "1,5", ""]);
+    check("double", "allow_nan = true", &["NaN", "inf"], &["x"]);
+    check("boolean", "", &["true", "false"], &["yes", "2", ""]);
+    check("char", "", &["ä", " "], &["", "ab", "\t"]);
+    check(
+        "string",
+        "",
+        &["", "a b", "$(id)", "`id`", "it's \"q\" \\", "grün 中", "%s", "a\u{2028}b"],
+        &["a\tb", "a\nb", "\0", "\u{7f}", "\u{85}", "\u{1b}[0m"],
+    );
+    check("string", "min_length = 2\nmax_length = 3", &["äö", "äöü"], &["ä", "äöüß"]);
+    check("string", "pattern = [a-z]+|ab c", &["ab", "ab c"], &["AB", "ab1", ""]);
+    check("string", "forbid = ..", &["a.b"], &["a..b"]);
+    check("string", "enum = [a, b c]", &["a", "b c"], &["A", "b", "[a"]);
+    check("int", "enum = [1, 2]", &["1", "+2"], &["3"]);
+    check("int", "range = [1, 10]", &["1", "10"], &["0", "11"]);
+    check("float", "range = [0.5, ]", &["0.5", "1e9"], &["0.49"]);
+    check(
+        "datetime",
+        "range = [2024-01-01T00:00:00Z, 2024-12-31T00:00:00Z]",
+        &["2024-05-01T00:00:00Z"],
+        &["2025-01-01T00:00:00Z"],
+    );
+    check(
+        "datetime",
+        "",
+        &["2024-05-01T00:00:00", "2024-05-01T00:00:00+02:00", "2024-05-01"],
+        &["tomorrow", "2024-13-01", ""],
+    );
+    check(
+        "url",
+        "",
+        &["https://a.org/x%20y?z=1&w=2#f", "ftp://a/b", "s3://bucket/key"],
+        &["file:///etc/passwd", "javascript:alert(1)", "a b", "nope", "https://a.org/x y"],
+    );
+    check("url", "url_schemes = [file, https]", &["file:///data/a.tif"], &["http://a.org/"]);
+    check("application/json", "", &["{\"a\": 1}", "[1]", "\"x\"", "{\n}"], &["{", "", "a"]);
+    check("application/xml", "", &["<a/>", "<a>\n</a>"], &["{\"a\": 1}", "<a>", "<!DOCTYPE a><a/>"]);
+    check("application/vnd.geo+json", "", &["{}"], &["<a/>"]);
+}
+
+#[test]
+fn numbers_are_trimmed_and_booleans_have_one_form() {
+    let descriptor = sample(&format!("{}{}", param("x", "int", ""), action("x", "value", "")));
+    assert_eq!(argv(&descriptor, &json!({"x": " 12 "}))[2], "12");
+    assert_eq!(argv(&descriptor, &json!({"x": -3}))[2], "-3", "a negative number is no option");
+    let descriptor = sample(&format!("{}{}", param("x", "boolean", ""), action("x", "value", "")));
+    assert_eq!(argv(&descriptor, &json!({"x": "1"}))[2], "true");
+    assert_eq!(argv(&descriptor, &json!({"x": false}))[2], "false");
+    let of = |value: Json| check::number_text(value.as_number().unwrap());
+    assert_eq!(of(json!(50.0)), "50.0");
+    assert_eq!(of(json!(f64::from(0.1f32))), "0.1", "the widening of Java's floats is undone");
+    assert_eq!(of(json!(0.1)), "0.1");
+    assert_eq!(of(json!(0.123456789012345)), "0.123456789012345");
+    assert_eq!(of(json!(72)), "72");
+}
+
+#[test]
+fn dates_follow_the_formatter() {
+    let sections =
+        format!("{}{}", param("x", "datetime", "formatter = %d.%m.%Y %H:%M"), action("x", "value", ""));
+    let descriptor = sample(&sections);
+    assert_eq!(argv(&descriptor, &json!({"x": "2024-05-01T12:30:00Z"}))[2], "01.05.2024 12:30");
+    assert_eq!(argv(&descriptor, &json!({"x": "02.05.2024 07:05"}))[2], "02.05.2024 07:05");
+    assert_eq!(fault(&descriptor, &json!({"x": "2.Mai"})).1, "x");
+}
+
+#[test]
+fn absent_inputs_make_no_argument_and_no_word_none() {
+    let sections = format!(
+        "{}{}{}{}",
+        param("a", "string", "min = 0"),
+        action("a", "-name value", ""),
+        param("b", "string", "missing = none\nmin = 0"),
+        action("b", "-name value", "")
+    );
+    assert_eq!(argv(&sample(&sections), &json!({})), ["/bin/prog", "-q", "-b", "None"]);
+    assert_eq!(argv(&sample(&sections), &json!({"a": [], "b": "x"})), ["/bin/prog", "-q", "-b", "x"]);
+    let required = sample(&format!("{}{}", param("a", "string", ""), action("a", "value", "")));
+    assert_eq!(fault(&required, &json!({})), (InputFault::MissingParameterValue, "a".to_owned()));
+    assert_eq!(
+        fault(&required, &json!({"a": ["x", "y"]})),
+        (InputFault::InvalidParameterValue, "a".to_owned())
+    );
+}
+
+#[test]
+fn unknown_names_are_ignored_with_a_warning_and_consts_cannot_be_set() {
+    let descriptor = sample(&format!(
+        "{}[Const1]\nclass = const\nname = c\ntype = string\ndescription = d\nvalue = two words\n{}{}",
+        param("field", "string", "min = 0"),
+        action("c", "value", ""),
+        action("field", "-name value", ""),
+    ));
+    let plan = plan(&descriptor, &json!({"filed": "x"})).unwrap();
+    assert_eq!(plan.args, ["-q", "two words"]);
+    assert_eq!(plan.warnings[0].code, "undeclared-input");
+    assert_eq!(plan.warnings[0].remedy.as_deref(), Some("did you mean `field`?"));
+    assert_eq!(fault(&descriptor, &json!({"c": "x"})), (InputFault::InvalidParameterValue, "c".to_owned()));
+}
+
+#[test]
+fn a_value_cannot_become_an_option() {
+    let alone = |more: &str| sample(&format!("{}{}", param("x", "string", more), action("x", "value", "")));
+    assert_eq!(fault(&alone(""), &json!({"x": "--evil"})).1, "x");
+    assert_eq!(argv(&alone("allow_leading_dash = true"), &json!({"x": "--fine"}))[2], "--fine");
+    let named = sample(&format!("{}{}", param("x", "string", ""), action("x", "-name value", "")));
+    assert_eq!(argv(&named, &json!({"x": "-v"}))[2..], ["-x", "-v"]);
+    let spread = sample(&format!(
+        "{}{}",
+        param("x", "string", "max = 0\nmulti = spread"),
+        action("x", "-name value", "")
+    ));
+    assert_eq!(fault(&spread, &json!({"x": ["a", "-b"]})).1, "x");
+}
+
+#[test]
+fn several_values_are_passed_in_four_ways() {
+    let with = |multi: &str, template: &str| {
+        let sections =
+            format!("{}{}", param("x", "string", &format!("max = 0\n{multi}")), action("x", template, ""));
+        argv(&sample(&sections), &json!({"x": ["a b", "c"]}))[2..].to_vec()
+    };
+    assert_eq!(with("", "-name value"), ["-x", "a b", "-x", "c"]);
+    assert_eq!(with("multi = repeat", "--name=value"), ["--x=a b", "--x=c"]);
+    assert_eq!(with("multi = spread", "-name value"), ["-x", "a b", "c"]);
+    assert_eq!(with("multi = join:,", "-name T=value"), ["-x", "T=a b,c"]);
+    assert_eq!(with("multi = json", "value"), ["[\"a b\",\"c\"]"]);
+    assert_eq!(with("", "--name"), ["--x"], "a switch is set once");
+}
+
+#[test]
+fn switches_are_set_by_true_only() {
+    let descriptor = sample(&format!(
+        "{}{}",
+        param("loud", "boolean", "min = 0"),
+        action("loud", "--name=value", "flag = true")
+    ));
+    assert_eq!(argv(&descriptor, &json!({"loud": true}))[2..], ["--loud"]);
+    assert_eq!(argv(&descriptor, &json!({"loud": false})).len(), 2);
+    assert_eq!(argv(&descriptor, &json!({})).len(), 2);
+}
+
+#[test]
+fn documents_become_files_or_arguments() {
+    let descriptor = sample(&format!(
+        "{}{}{}{}",
+        param("doc", "text/csv", "max = 2"),
+        action("doc", "--name=value", ""),
+        param("j", "application/json", "min = 0\npass_by = file\nmax_bytes = 10"),
+        action("j", "value", "")
+    ));
+    let one = plan(&descriptor, &json!({"doc": "a,b\n1,2\n"})).unwrap();
+    assert_eq!(one.args[1], format!("--doc=/w/{EXECUTION}/in/doc.csv"));
+    assert_eq!(planned(&one, "in/doc.csv"), "a,b\n1,2\n");
+    assert_eq!(
+        one.make_dirs,
+        [PathBuf::from("/w").join(EXECUTION), PathBuf::from("/w").join(EXECUTION).join("in")]
+    );
+    let two = plan(&descriptor, &json!({"doc": ["x", "y"], "j": "{}"})).unwrap();
+    assert_eq!(two.args[1..3], ["-1", "-2"].map(|n| format!("--doc=/w/{EXECUTION}/in/doc{n}.csv")));
+    assert_eq!(two.args[3], format!("/w/{EXECUTION}/in/j.json"));
+    assert_eq!(fault(&descriptor, &json!({"doc": "x", "j": "[1,2,3,4,5]"})).1, "j");
+    let bytes = |bytes: &[u8]| Value::Complex {
+        content: Content::Bytes(bytes.to_vec()),
+        media_type: "image/tiff".into(),
+        schema: None,
+    };
+    let raster = sample(&format!("{}{}", param("r", "image/geotiff", ""), action("r", "value", "")));
+    let plan = prepare(&raster, &run_context(), &vec![Input { id: "r".into(), value: bytes(b"II*\0\xff") }])
+        .unwrap();
+    assert_eq!(plan.args[1], format!("/w/{EXECUTION}/in/r.tif"));
+    assert_eq!(plan.files[0].content, FileContent::Bytes(b"II*\0\xff".to_vec()));
+    let inline =
+        sample(&format!("{}{}", param("r", "image/geotiff", "pass_by = value"), action("r", "value", "")));
+    let found = prepare(&inline, &run_context(), &vec![Input { id: "r".into(), value: bytes(b"a\0b") }]);
+    assert!(matches!(found, Err(PrepareError::Input(_))), "{found:?}");
+    let long =
+        sample(&format!("{}{}", param("t", "text/plain", "pass_by = value"), action("t", "value", "")));
+    assert_eq!(argv(&long, &json!({"t": "line\nline"}))[2], "line\nline");
+    assert_eq!(fault(&long, &json!({"t": "x".repeat(200_000)})).1, "t");
+}
+
+#[test]
+fn files_of_the_shared_folder_are_passed_by_path_and_cannot_climb() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("in")).unwrap();
+    std::fs::write(dir.path().join("in/a.csv"), "1,2\n").unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", dir.path().join("in/link")).unwrap();
+    let with = |path: &str, more: &str| {
+        let descriptor = sample(&format!("{}{}", param("d", "text/csv", more), action("d", "value", "")));
+        let content = Content::Shared(SharedFile { path: path.to_owned(), bytes: 4, sha256: None });
+        let value = Value::Complex { content, media_type: "text/csv".into(), schema: None };
+        let context = RunContext { shared_dir: Some(dir.path().to_path_buf()), ..run_context() };
+        prepare(&descriptor, &context, &vec![Input { id: "d".into(), value }])
+    };
+    let plan = with("in/a.csv", "").unwrap();
+    assert_eq!(plan.args[1], dir.path().join("in/a.csv").to_str().unwrap());
+    assert_eq!(with("in/a.csv", "pass_by = value").unwrap().args[1], "1,2\n");
+    for bad in ["../etc/passwd", "/etc/passwd", "in/../../x", "in/link"] {
+        assert!(matches!(with(bad, ""), Err(PrepareError::Input(_))), "{bad}");
+    }
+    assert!(matches!(with("in/a.csv", "max_bytes = 3"), Err(PrepareError::Input(_))));
+    assert!(matches!(with("in/none", ""), Err(PrepareError::Setup(_))));
+}
+
+#[test]
+fn actions_write_files_environment_and_standard_input() {
+    let descriptor = sample(&format!(
+        "{}{}{}\
+         [Action1]\nclass = writefile\ninput_ref = doc\ntarget_filepath = %(workdir)s/sub/doc.csv\ntemplate = --name=value\n\
+         [Action2]\nclass = env\ninput_ref = word\nvariable = THE_WORD\n\
+         [Action3]\nclass = stdin\ninput_ref = doc\n\
+         [Action4]\nclass = createJSONfile\ninput_ref = j\ntarget_filepath = %(workdir)s/j.json\ntemplate = value\n\
+         [Environment]\nLANG = C.UTF-8\nRUN = run-%(unique_exe_id)s\n",
+        param("doc", "text/csv", ""),
+        param("word", "string", "max = 3"),
+        param("j", "application/json", "min = 0\nmax = 3"),
+    ));
+    let plan = plan(&descriptor, &json!({"doc": "a\n", "word": ["x y", "z"], "j": ["{\"n\": 1.10}", "{}"]}))
+        .unwrap();
+    let dir = format!("/w/{EXECUTION}");
+    assert_eq!(
+        plan.args[1..],
+        [format!("--doc={dir}/sub/doc.csv"), format!("{dir}/j-1.json"), format!("{dir}/j-2.json")]
+    );
+    assert_eq!(planned(&plan, "sub/doc.csv"), "a\n");
+    assert_eq!(planned(&plan, "j-1.json"), "{\"n\": 1.10}", "every digit as it was received");
+    assert_eq!(plan.stdin.as_deref(), Some(&b"a\n"[..]));
+    let env = |name: &str| plan.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    assert_eq!(env("THE_WORD"), Some("x y,z"));
+    assert_eq!(env("LANG"), Some("C.UTF-8"));
+    assert_eq!(env("RUN"), Some(format!("run-{EXECUTION}").as_str()));
+    assert_eq!(env("WPS_EXECUTION_ID"), Some(EXECUTION));
+    assert_eq!(env("WPS_WORKDIR"), Some(dir.as_str()));
+    assert_eq!(
+        (env("WPS_SERVICE"), env("WPS_NAMESPACE"), env("WPS_BASE_URL")),
+        (Some("S"), Some("n"), Some(""))
+    );
+}
+
+#[test]
+fn file_names_from_documents_cannot_climb() {
+    let (descriptor, _) = relocated("04-shell-json-files.config", "/opt/wps/sampling");
+    let descriptor = ServiceDescriptor {
+        actions: descriptor
+            .actions
+            .into_iter()
+            .map(|mut action| {
+                if let crate::descriptor::model::ActionKind::CreateJson { schema, .. } = &mut action.what {
+                    *schema = None;
+                }
+                action
+            })
+            .collect(),
+        ..descriptor
+    };
+    for number in [
+        json!("../../x"),
+        json!(".."),
+        json!("a/b"),
+        json!(1.5),
+        json!(null),
+        json!(""),
+        json!("x".repeat(129)),
+    ] {
+        let station = json!({"station": {"number": number}}).to_string();
+        let found = fault(&descriptor, &json!({"campaign": "c", "station": station}));
+        assert_eq!(found.1, "station", "{station}");
+    }
+}
+
+#[test]
+fn sensitive_values_are_masked() {
+    let descriptor = sample(&format!(
+        "{}{}",
+        param("key", "string", "sensitive = true"),
+        action("key", "--name=value", "")
+    ));
+    let plan = plan(&descriptor, &json!({"key": "hunter2"})).unwrap();
+    assert_eq!(plan.masked(&plan.argv().join(" ")), "/bin/prog -q --key=****");
+}
+
+proptest! {
+    /// Whatever a client sends, the number of arguments is that of the template, and each value is one argument byte for
+    /// byte, or the request is refused.
+    #[test]
+    fn no_value_changes_the_number_of_arguments(value in "\\PC{0,60}|[ -~\\t\\n\\r\\x00]{0,60}") {
+        let descriptor = sample(&format!(
+            "{}{}{}{}",
+            param("a", "string", ""), action("a", "-name value", ""),
+            param("b", "text/plain", "pass_by = value"), action("b", "--name=value", ""),
+        ));
+        match plan(&descriptor, &json!({"a": value, "b": value})) {
+            Ok(plan) => {
+                prop_assert_eq!(plan.args.len(), 4);
+                prop_assert_eq!(&plan.args[2], &value);
+                let inline = format!("--b={value}");
+                prop_assert_eq!(&plan.args[3], &inline);
+            }
+            Err(PrepareError::Input(error)) => {
+                prop_assert!(value.chars().any(char::is_control), "{error}: {value:?}");
+            }
+            Err(other) => prop_assert!(false, "{other}"),
+        }
+    }
+
+    /// Several values never change how many arguments each of them makes.
+    #[test]
+    fn several_values_make_as_many_arguments(values in prop::collection::vec("\\PC{0,20}", 1..6)) {
+        let descriptor = sample(&format!("{}{}", param("x", "string", "max = 0"), action("x", "-name value", "")));
+        if let Ok(plan) = plan(&descriptor, &json!({"x": values})) {
+            prop_assert_eq!(plan.args.len(), 1 + 2 * values.len());
+        }
+    }
+
+    /// Values that the old agent handled correctly (no blank, no control character) give its arguments.
+    #[test]
+    fn legacy_values_give_legacy_arguments(value in "[!-~]{1,30}", template in "(-name value|--name=value|-namevalue|name=value|--name)") {
+        let descriptor = sample(&format!("{}{}", param("x", "string", ""), action("x", &template, "alias = q")));
+        let object: Map<String, Json> = [("x".to_owned(), json!(value))].into_iter().collect();
+        let plan = prepare(&descriptor, &run_context(), &from_json::inputs(&descriptor, &object)).unwrap();
+        // The old agent replaced `name` first, then `value`, and split the whole line at white space.
+        let line = template.replace("name", "q").replace("value", &value);
+        let old: Vec<&str> = line.split_whitespace().collect();
+        prop_assert_eq!(&plan.args[1..], &old[..]);
+    }
+}
