@@ -227,6 +227,15 @@ impl Jobs {
         }
     }
 
+    /// Forgets a job that has ended, with its results. One that has not ended stays.
+    pub async fn remove(&self, id: JobId) -> Result<(), Refusal> {
+        if self.view(id).await?.is_some_and(|job| job.state.is_final()) {
+            self.store.remove(&[id]).await?;
+            self.results.discard(id).await;
+        }
+        Ok(())
+    }
+
     /// Newest jobs first, at most `limit`.
     pub async fn list(&self, limit: u32) -> Result<Vec<Job>, Refusal> {
         Ok(self.store.list(limit).await?)

@@ -66,9 +66,8 @@ pub fn not_ready(job: &Job) -> Fault {
     match &job.state {
         JobState::Failed { failure, .. } => Fault::of_failure(failure),
         JobState::Dismissed { .. } | JobState::Dismissing { .. } => dismissed(job),
-        state => Fault::at(
+        state => Fault::new(
             FaultKind::ResultNotReady,
-            "executionId",
             format!("the job {} has not ended yet, it is {}", job.id, state.name()),
         ),
     }
@@ -115,6 +114,11 @@ impl<'a> Delivery<'a> {
         }
     }
 
+    /// Whether the client asked for a link.
+    pub fn wants_link(&self) -> bool {
+        self.wanted.is_some_and(|wanted| wanted.as_reference)
+    }
+
     /// The file that holds the output, if it is one.
     pub fn file(&self) -> Option<&'a SharedFile> {
         match &self.output.value {
@@ -130,7 +134,7 @@ impl<'a> Delivery<'a> {
             Value::Reference { .. } => true,
             Value::Complex { content, .. } => {
                 let unread = matches!(content, Content::Shared(file) if !files.contains_key(&file.path));
-                unread || self.wanted.is_some_and(|wanted| wanted.as_reference)
+                unread || self.wants_link()
             }
             Value::Literal { .. } | Value::BoundingBox(_) => false,
         }

@@ -221,12 +221,14 @@ pub fn validate(schema: &str, document: &str) -> Result<bool, String> {
     }
 }
 
-/// Asserts that a WPS 1.0.0 document is valid.
+/// Asserts that a document of either version is valid.
 pub fn valid(document: &str) {
-    let schema = if document.contains("<ows:ExceptionReport xmlns") {
-        "ows/1.1.0/owsAll.xsd"
-    } else {
-        "wps/1.0.0/wpsAll.xsd"
+    let report = document.contains("<ows:ExceptionReport xmlns");
+    let schema = match (report, document.contains("=\"http://www.opengis.net/ows/2.0\"")) {
+        (true, false) => "ows/1.1.0/owsAll.xsd",
+        (true, true) => "ows/2.0/owsAll.xsd",
+        (false, false) => "wps/1.0.0/wpsAll.xsd",
+        (false, true) => "wps/2.0/wps.xsd",
     };
     if let Err(why) = validate(schema, document) {
         panic!("{why}\n{document}");

@@ -8,6 +8,7 @@ pub mod ows;
 pub mod render;
 pub mod values;
 pub mod wps1;
+pub mod wps2;
 pub mod xml;
 
 use std::fmt;
@@ -26,7 +27,17 @@ pub struct Fault {
     pub text: String,
 }
 
-/// Kinds of faults. One that is added here must be given its codes in [`FaultKind::wps1`].
+/// A version of the standard that a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Face {
+    /// WPS 1.0.0.
+    Wps1,
+    /// WPS 2.0.2, whose version attribute reads 2.0.0.
+    Wps2,
+}
+
+/// Kinds of faults. One that is added here must be given its codes in [`FaultKind::wps1`] and
+/// [`FaultKind::wps2`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FaultKind {
     /// No agent offers the process.
@@ -41,14 +52,18 @@ pub enum FaultKind {
     NoSuchInput,
     /// An input's value cannot be read.
     WrongInputData,
-    /// More values than allowed, or a raw answer for more than one output.
-    TooMany,
+    /// More inputs or values than allowed.
+    TooManyInputs,
+    /// More outputs than allowed, or a raw answer for more than one.
+    TooManyOutputs,
     /// The process has no such output.
     NoSuchOutput,
     /// A format that an input or output does not have.
     NoSuchFormat,
     /// An input or a request is too large.
     TooLarge,
+    /// A mode of execution that does not exist.
+    NoSuchMode,
     /// A job id that names no job (any more).
     NoSuchJob,
     /// The job has not ended.
@@ -95,7 +110,9 @@ impl FaultKind {
             | Self::InvalidParameter
             | Self::NoSuchInput
             | Self::WrongInputData
-            | Self::TooMany
+            | Self::TooManyInputs
+            | Self::TooManyOutputs
+            | Self::NoSuchMode
             | Self::NoSuchOutput
             | Self::NoSuchFormat
             | Self::NoSuchJob
@@ -115,9 +132,43 @@ impl FaultKind {
         }
     }
 
-    /// Whether the cause is ours, so that an administrator must hear of it.
-    pub fn is_ours(self) -> bool {
-        matches!(self, Self::Internal)
+    /// Exception code (OGC 14-065r2 §9.6 to §9.10 and OGC 06-121r9 §8.3) and HTTP status on the WPS 2.0 face.
+    pub fn wps2(self) -> (&'static str, u16) {
+        match self {
+            Self::NoSuchProcess => ("NoSuchProcess", 400),
+            Self::MissingParameter | Self::MissingInput => ("MissingParameterValue", 400),
+            Self::InvalidParameter | Self::UnknownVersion => ("InvalidParameterValue", 400),
+            Self::NoSuchInput => ("NoSuchInput", 400),
+            Self::WrongInputData => ("WrongInputData", 400),
+            Self::TooManyInputs => ("TooManyInputs", 400),
+            Self::TooManyOutputs => ("TooManyOutputs", 400),
+            Self::NoSuchOutput => ("NoSuchOutput", 400),
+            Self::NoSuchFormat => ("NoSuchFormat", 400),
+            Self::NoSuchMode => ("NoSuchMode", 400),
+            Self::TooLarge => ("SizeExceeded", 400),
+            Self::NoSuchJob => ("NoSuchJob", 400),
+            Self::ResultNotReady => ("ResultNotReady", 400),
+            Self::VersionNegotiation => ("VersionNegotiationFailed", 400),
+            Self::UpdateSequence => ("InvalidUpdateSequence", 400),
+            Self::StorageNotSupported => ("StorageNotSupported", 400),
+            Self::Malformed => ("NoApplicableCode", 400),
+            Self::NotFound => ("NoApplicableCode", 404),
+            Self::MethodNotAllowed => ("OperationNotSupported", 405),
+            Self::TooSlow => ("NoApplicableCode", 408),
+            Self::OperationNotSupported => ("OperationNotSupported", 501),
+            Self::TooBusy => ("ServerBusy", 503),
+            Self::NotEnoughStorage | Self::JobFailed | Self::StillRunning | Self::Internal => {
+                ("InternalServerError", 500)
+            }
+        }
+    }
+
+    /// Code and status on a face.
+    pub fn on(self, face: Face) -> (&'static str, u16) {
+        match face {
+            Face::Wps1 => self.wps1(),
+            Face::Wps2 => self.wps2(),
+        }
     }
 }
 
@@ -147,11 +198,21 @@ impl Fault {
         Self::new(FaultKind::Malformed, text)
     }
 
+    /// Who is to blame, in the words of a face: where 2.0 wants the process, 1.0.0 wants the parameter that names it.
+    pub fn locator_on(&self, face: Face) -> Option<&str> {
+        match (face, self.kind) {
+            (Face::Wps1, FaultKind::NoSuchProcess) => Some("Identifier"),
+            (Face::Wps1, FaultKind::NoSuchJob | FaultKind::ResultNotReady) => Some("executionId"),
+            (Face::Wps2, FaultKind::NoSuchJob | FaultKind::ResultNotReady) => Some("JobID"),
+            _ => self.locator.as_deref(),
+        }
+    }
+
     /// No agent offers this process.
     pub fn no_such_process(id: &str) -> Self {
         Self::at(
             FaultKind::NoSuchProcess,
-            "Identifier",
+            clip(id, 200),
             format!("no process `{}` is offered; GetCapabilities lists those that are", clip(id, 200)),
         )
     }
@@ -191,11 +252,11 @@ impl From<Mismatch> for Fault {
         match mismatch {
             Mismatch::UnknownInput { input, .. } => Self::at(FaultKind::NoSuchInput, input, text),
             Mismatch::MissingInput { input, .. } => Self::at(FaultKind::MissingInput, input, text),
-            Mismatch::TooManyValues { input, .. } => Self::at(FaultKind::TooMany, input, text),
+            Mismatch::TooManyValues { input, .. } => Self::at(FaultKind::TooManyInputs, input, text),
             Mismatch::BadValue { input, .. } => Self::at(FaultKind::WrongInputData, input, text),
             Mismatch::InputFormat { input, .. } => Self::at(FaultKind::NoSuchFormat, input, text),
             Mismatch::UnknownOutput { output, .. } => Self::at(FaultKind::NoSuchOutput, output, text),
-            Mismatch::RawNeedsOne(_) => Self::at(FaultKind::TooMany, "RawDataOutput", text),
+            Mismatch::RawNeedsOne(_) => Self::at(FaultKind::TooManyOutputs, "RawDataOutput", text),
             Mismatch::OutputFormat { output, .. } => Self::at(FaultKind::NoSuchFormat, output, text),
         }
     }

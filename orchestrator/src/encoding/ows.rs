@@ -1,11 +1,13 @@
 //! OWS Common 1.1: the exception report and the sections of a capabilities document that every OGC service has
 //! (OGC 06-121r3). Knows no operation of WPS.
 
-use super::Fault;
-use super::xml::Writer;
+use super::xml::{Cursor, Writer};
+use super::{Face, Fault, FaultKind, clip};
 
 /// Namespace of OWS Common 1.1.
 pub const OWS_1_1: &str = "http://www.opengis.net/ows/1.1";
+/// Namespace of OWS Common 2.0.
+pub const OWS_2_0: &str = "http://www.opengis.net/ows/2.0";
 /// Namespace of XLink.
 pub const XLINK: &str = "http://www.w3.org/1999/xlink";
 /// Namespace of schema instances.
@@ -61,37 +63,41 @@ impl Default for ServiceInfo {
     }
 }
 
-/// An `ows:ExceptionReport` 1.1.0 as a document.
-pub fn exception_report(fault: &Fault) -> String {
+/// An `ows:ExceptionReport` as a document.
+pub fn exception_report(fault: &Fault, face: Face) -> String {
     let mut writer = Writer::new();
-    write_report(&mut writer, fault, true);
+    let (namespace, folder, version) = match face {
+        Face::Wps1 => (OWS_1_1, "1.1.0", "1.1.0"),
+        Face::Wps2 => (OWS_2_0, "2.0", "2.0.0"),
+    };
+    let location = format!("{namespace} http://schemas.opengis.net/ows/{folder}/owsExceptionReport.xsd");
+    let attributes = [
+        ("xmlns:ows", namespace),
+        ("xmlns:xsi", XSI),
+        ("xsi:schemaLocation", location.as_str()),
+        ("version", version),
+        ("xml:lang", LANGUAGE),
+    ];
+    writer.open("ows:ExceptionReport", &attributes);
+    write_exception(&mut writer, fault, face);
     writer.finish()
 }
 
-/// The report inside of another document; `declare` adds the namespace.
-pub fn write_report(writer: &mut Writer, fault: &Fault, declare: bool) {
-    let (code, _) = fault.kind.wps1();
-    if declare {
-        let location = format!("{OWS_1_1} http://schemas.opengis.net/ows/1.1.0/owsExceptionReport.xsd");
-        writer.open(
-            "ows:ExceptionReport",
-            &[
-                ("xmlns:ows", OWS_1_1),
-                ("xmlns:xsi", XSI),
-                ("xsi:schemaLocation", &location),
-                ("version", "1.1.0"),
-                ("xml:lang", LANGUAGE),
-            ],
-        );
-    } else {
-        writer.open("ows:ExceptionReport", &[("version", "1.1.0"), ("xml:lang", LANGUAGE)]);
-    }
-    let locator = fault.locator.as_deref().map(|locator| super::clip(locator, 200));
+/// A report of OWS Common 1.1 inside of another document.
+pub fn write_report(writer: &mut Writer, fault: &Fault) {
+    writer.open("ows:ExceptionReport", &[("version", "1.1.0"), ("xml:lang", LANGUAGE)]);
+    write_exception(writer, fault, Face::Wps1);
+    writer.close();
+}
+
+fn write_exception(writer: &mut Writer, fault: &Fault, face: Face) {
+    let (code, _) = fault.kind.on(face);
+    let locator = fault.locator_on(face).map(|locator| clip(locator, 200));
     match &locator {
         Some(locator) => writer.open("ows:Exception", &[("exceptionCode", code), ("locator", locator)]),
         None => writer.open("ows:Exception", &[("exceptionCode", code)]),
     };
-    writer.leaf("ows:ExceptionText", &[], &super::clip(&fault.text, MAX_TEXT)).close().close();
+    writer.leaf("ows:ExceptionText", &[], &clip(&fault.text, MAX_TEXT)).close();
 }
 
 /// `ows:ServiceIdentification` for WPS in the given versions.
@@ -140,19 +146,138 @@ pub fn write_provider(writer: &mut Writer, info: &ServiceInfo) {
     writer.close().close();
 }
 
-/// `ows:OperationsMetadata`: each operation under the same address, by GET, and by POST where said.
+/// `ows:OperationsMetadata`: each operation under the same address, by POST, and by GET where said.
 pub fn write_operations(writer: &mut Writer, url: &str, operations: &[(&str, bool)]) {
     writer.open("ows:OperationsMetadata", &[]);
-    for (name, post) in operations {
+    for (name, get) in operations {
         writer.open("ows:Operation", &[("name", *name)]).open("ows:DCP", &[]).open("ows:HTTP", &[]);
-        let get = format!("{url}?");
-        writer.leaf("ows:Get", &[("xlink:href", &get)], "");
-        if *post {
-            writer.leaf("ows:Post", &[("xlink:href", url)], "");
+        if *get {
+            let get = format!("{url}?");
+            writer.leaf("ows:Get", &[("xlink:href", &get)], "");
         }
+        writer.leaf("ows:Post", &[("xlink:href", url)], "");
         writer.close().close().close();
     }
     writer.close();
+}
+
+/// Which processes a client wants to be described.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Identifiers {
+    /// Every one (`all`).
+    All,
+    /// These.
+    Some(Vec<String>),
+}
+
+/// Most identifiers in one DescribeProcess.
+const MAX_IDENTIFIERS: usize = 10_000;
+
+/// Identifiers from a list that must not be empty.
+pub fn identifiers(names: Vec<String>) -> Result<Identifiers, Fault> {
+    if names.is_empty() {
+        return Err(Fault::missing("Identifier"));
+    }
+    if names.len() > MAX_IDENTIFIERS {
+        return Err(Fault::invalid(
+            "Identifier",
+            format!("more than {MAX_IDENTIFIERS} identifiers; ask for `all`"),
+        ));
+    }
+    if names.iter().any(|name| name.eq_ignore_ascii_case("all")) {
+        return Ok(Identifiers::All);
+    }
+    Ok(Identifiers::Some(names))
+}
+
+/// Reads the identifiers of a DescribeProcess document.
+pub fn described(cursor: &mut Cursor<'_>) -> Result<Identifiers, Fault> {
+    let mut names = Vec::new();
+    while let Some(element) = cursor.child()? {
+        if element.name == "Identifier" {
+            let name = cursor.text()?.trim().to_owned();
+            if !name.is_empty() && names.len() <= MAX_IDENTIFIERS {
+                names.push(name);
+            }
+        } else {
+            cursor.skip()?;
+        }
+    }
+    identifiers(names)
+}
+
+/// Reads the versions that a GetCapabilities document accepts.
+pub fn accepted_versions(cursor: &mut Cursor<'_>) -> Result<Vec<String>, Fault> {
+    let mut accepted = Vec::new();
+    while let Some(element) = cursor.child()? {
+        if element.name != "AcceptVersions" {
+            cursor.skip()?;
+            continue;
+        }
+        while let Some(version) = cursor.child()? {
+            if version.name == "Version" {
+                accepted.push(cursor.text()?.trim().to_owned());
+            } else {
+                cursor.skip()?;
+            }
+        }
+    }
+    Ok(accepted)
+}
+
+/// The service must be named, and be ours.
+pub fn check_service(service: Option<&str>) -> Result<(), Fault> {
+    match service {
+        Some(service) if service.eq_ignore_ascii_case("wps") => Ok(()),
+        Some(other) => {
+            Err(Fault::invalid("service", format!("the service here is `WPS`, not `{}`", clip(other, 80))))
+        }
+        None => Err(Fault::missing("service")),
+    }
+}
+
+/// The version of a request that is not negotiated: mandatory, and `ours`.
+pub fn check_version(version: Option<&str>, ours: &str) -> Result<(), Fault> {
+    match version {
+        Some(version) if version == ours => Ok(()),
+        Some(other) => Err(Fault::at(
+            FaultKind::UnknownVersion,
+            "version",
+            format!("the version `{}` is not spoken here; use {ours}", clip(other, 80)),
+        )),
+        None => Err(Fault::missing("version")),
+    }
+}
+
+/// The negotiation of GetCapabilities: `ours` is among the accepted versions, or, if there are none, is the version.
+pub fn check_accepted(accepted: &[String], version: Option<&str>, ours: &str) -> Result<(), Fault> {
+    let wanted = if accepted.is_empty() { version.map(str::to_owned) } else { Some(accepted.join(", ")) };
+    match wanted {
+        Some(wanted) if wanted != ours && !accepted.iter().any(|version| version == ours) => {
+            let wanted = clip(&wanted, 200);
+            let text = format!("none of the accepted versions ({wanted}) is spoken here; {ours} is");
+            Err(Fault::at(FaultKind::VersionNegotiation, "AcceptVersions", text))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `*` and any English will do; other languages are not spoken.
+pub fn check_language(language: Option<&str>) -> Result<(), Fault> {
+    let Some(language) = language else { return Ok(()) };
+    let lower = language.to_ascii_lowercase();
+    if lower == "*" || lower == "en" || lower.starts_with("en-") {
+        return Ok(());
+    }
+    let text = format!("the language `{}` is not spoken here; use en-US", clip(language, 80));
+    Err(Fault::invalid("language", text))
+}
+
+/// An operation that a face does not have.
+pub fn unknown_operation(name: &str, known: &str) -> Fault {
+    let name = clip(name, 80);
+    let text = format!("the operation `{name}` is not supported; these are: {known}");
+    Fault::at(FaultKind::OperationNotSupported, name, text)
 }
 
 /// Clients pair titles and abstracts by their index: an abstract must never be absent nor empty.

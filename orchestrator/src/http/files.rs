@@ -12,12 +12,13 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
-use wps_remote_protocol::SharedFile;
+use wps_remote_protocol::{Content, SharedFile, Value};
 
 use super::guard::method_not_allowed;
 use super::{AppState, Operation, RequestId, report};
-use crate::encoding::delivery::{self, Delivery, Files};
-use crate::encoding::{Fault, FaultKind};
+use crate::encoding::delivery::{self, Delivery};
+use crate::encoding::wps1::response::box_document;
+use crate::encoding::{Fault, FaultKind, clip};
 use crate::engine::job::JobId;
 
 /// Size of the pieces in which a file goes out, in bytes.
@@ -67,7 +68,7 @@ fn not_found() -> Fault {
     Fault::new(FaultKind::NotFound, "there is no such result (any more)")
 }
 
-/// A complex output as it is.
+/// An output as it is: a file, or what is in the job itself.
 pub(super) async fn output(
     state: &AppState,
     delivery: &Delivery<'_>,
@@ -75,12 +76,25 @@ pub(super) async fn output(
     headers: &HeaderMap,
 ) -> Result<Response, Fault> {
     let name = delivery.file_name();
-    if let Some(file) = delivery.file() {
-        return stream(state, file, media_type, &name, headers).await;
+    match &delivery.output.value {
+        Value::Literal { text, .. } => {
+            memory(text.as_bytes(), "text/plain; charset=utf-8", Some(&name), headers)
+        }
+        Value::BoundingBox(area) => memory(box_document(area).as_bytes(), "text/xml", Some(&name), headers),
+        Value::Complex { content: Content::Shared(file), .. } => {
+            stream(state, file, media_type, &name, headers).await
+        }
+        Value::Complex { content: Content::Text(text), .. } => {
+            memory(text.as_bytes(), media_type, Some(&name), headers)
+        }
+        Value::Complex { content: Content::Bytes(bytes), .. } => {
+            memory(bytes, media_type, Some(&name), headers)
+        }
+        Value::Reference { href, .. } => Err(Fault::new(
+            FaultKind::JobFailed,
+            format!("the output is not kept here; it is at {}", clip(href, 1000)),
+        )),
     }
-    let none = Files::new();
-    let bytes = delivery.bytes(&none).ok_or_else(not_found)?;
-    memory(bytes, media_type, Some(&name), headers)
 }
 
 /// Bytes that are in memory.

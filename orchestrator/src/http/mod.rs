@@ -4,7 +4,7 @@
 //! | path | what |
 //! |---|---|
 //! | `/wps`, `/ows`, `/geoserver/ows`, `/geoserver/wps` | WPS; the version is chosen per request |
-//! | `/wps/1.0.0` | the same, version 1.0.0 only |
+//! | `/wps/1.0.0`, `/wps/2.0.0` | the same, with another version for whoever names none |
 //! | `/outputs/<job>/<output>/<file>` | a result |
 //! | `/`, `/health`, `/metrics`, `/agents`, `/jobs` | for people and monitors |
 
@@ -14,9 +14,11 @@ mod files;
 mod guard;
 mod links;
 mod page;
+mod run;
 mod serve;
 mod wps;
 mod wps1;
+mod wps2;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -31,7 +33,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::Overview;
-use crate::encoding::{Fault, FaultKind, ows};
+use crate::encoding::{Face, Fault, FaultKind, ows};
 use crate::jobs::{Jobs, Refusal};
 use crate::results::ResultsError;
 use crate::telemetry::Telemetry;
@@ -94,7 +96,7 @@ pub struct AppState {
     telemetry: Arc<Telemetry>,
     overview: watch::Receiver<Arc<Overview>>,
     bodies: Arc<Semaphore>,
-    capabilities: Arc<wps1::Cache>,
+    capabilities: Arc<run::Cache>,
     stopping: CancellationToken,
 }
 
@@ -129,7 +131,7 @@ pub fn router(state: AppState) -> Router {
         .route("/agents", get(admin::agents))
         .route("/jobs", get(admin::jobs))
         .route("/outputs/{job}/{output}/{file}", any(files::download));
-    for path in ["/wps", "/ows", "/geoserver/ows", "/geoserver/wps", "/wps/1.0.0"] {
+    for path in ["/wps", "/ows", "/geoserver/ows", "/geoserver/wps", "/wps/1.0.0", "/wps/2.0.0"] {
         router = router.route(path, any(wps::entry)).route(&format!("{path}/"), any(wps::entry));
     }
     router
@@ -158,10 +160,15 @@ fn xml(document: impl Into<Body>) -> Response {
     response
 }
 
-/// The report of a fault.
+/// The report of a fault, as WPS 1.0.0 words it: also for what is no WPS at all.
 fn report(fault: &Fault) -> Response {
-    let (_, status) = fault.kind.wps1();
-    let mut response = xml(ows::exception_report(fault));
+    report_on(fault, Face::Wps1)
+}
+
+/// The report of a fault in the words of a face.
+fn report_on(fault: &Fault, face: Face) -> Response {
+    let (_, status) = fault.kind.on(face);
+    let mut response = xml(ows::exception_report(fault, face));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if fault.kind == FaultKind::TooBusy {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));

@@ -5,3 +5,4 @@ mod operators;
 mod results;
 mod world;
 mod wps;
+mod wps2;

@@ -7,9 +7,10 @@ use axum::response::Response;
 
 use super::body;
 use super::guard::method_not_allowed;
-use super::{AppState, Operation, Peer, RequestId, links, report, wps1};
+use super::{AppState, Operation, Peer, RequestId, links, report_on, wps1, wps2};
 use crate::encoding::kvp::Query;
-use crate::encoding::{Fault, FaultKind};
+use crate::encoding::wps2::WPS_2_0;
+use crate::encoding::{Face, Fault, FaultKind, xml};
 
 /// Bodies above this size are decoded on a thread of their own (bytes), so that others are not kept waiting.
 const LARGE: usize = 256 * 1024;
@@ -24,7 +25,7 @@ pub(super) struct Arrival {
     /// By POST.
     pub(super) post: bool,
     /// By HEAD: nothing may be changed.
-    pub(super) head: bool,
+    head: bool,
 }
 
 impl Arrival {
@@ -34,25 +35,39 @@ impl Arrival {
     }
 }
 
+/// A request of either version.
+enum Asked {
+    Wps1(wps1::Request),
+    Wps2(wps2::Request),
+}
+
 /// Handles everything that comes to an address of WPS.
 pub(super) async fn entry(State(state): State<AppState>, request: Request) -> Response {
     let id = request.extensions().get::<RequestId>().cloned();
     let mut operation = Operation("unknown");
-    let mut response = match handle(&state, request, &mut operation).await {
+    // Whoever names no version means 1.0.0, except at the address that says otherwise.
+    let pinned = request.uri().path().trim_end_matches('/').ends_with("/2.0.0");
+    let mut face = if pinned { Face::Wps2 } else { Face::Wps1 };
+    let mut response = match handle(&state, request, &mut operation, &mut face).await {
         Ok(response) => response,
         Err(mut fault) => {
             if let (FaultKind::Internal, Some(RequestId(id))) = (fault.kind, id) {
                 fault.text = format!("{}; request id {id}", fault.text);
             }
             tracing::debug!(operation = operation.0, fault = %fault.text, "refused");
-            report(&fault)
+            report_on(&fault, face)
         }
     };
     response.extensions_mut().insert(operation);
     response
 }
 
-async fn handle(state: &AppState, request: Request, operation: &mut Operation) -> Result<Response, Fault> {
+async fn handle(
+    state: &AppState,
+    request: Request,
+    operation: &mut Operation,
+    face: &mut Face,
+) -> Result<Response, Fault> {
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
     let base = links::base(&state.config, request.headers(), request.uri(), peer);
     let method = request.method().clone();
@@ -64,24 +79,68 @@ async fn handle(state: &AppState, request: Request, operation: &mut Operation) -
     };
     let uri = request.uri().clone();
     let asked = match method {
-        Method::GET | Method::HEAD => wps1::from_query(state, &query(&uri)?)?,
-        Method::POST => from_post(state, request, &uri).await?,
+        Method::GET | Method::HEAD => from_query(state, &query(&uri)?, face)?,
+        Method::POST => from_post(state, request, &uri, face).await?,
         other => return Err(method_not_allowed(&other)),
     };
-    *operation = Operation(asked.operation());
-    wps1::answer(state, &arrival, asked).await
+    let name = match &asked {
+        Asked::Wps1(asked) => asked.operation(),
+        Asked::Wps2(asked) => asked.operation(),
+    };
+    *operation = Operation(name);
+    if arrival.head && matches!(name, "Execute" | "Dismiss") {
+        // HEAD must not change anything (RFC 9110 §9.2.1).
+        return Err(method_not_allowed(&Method::HEAD));
+    }
+    match asked {
+        Asked::Wps1(asked) => wps1::answer(state, &arrival, asked).await,
+        Asked::Wps2(asked) => wps2::answer(state, &arrival, asked).await,
+    }
 }
 
 fn query(uri: &Uri) -> Result<Query, Fault> {
     Query::parse(uri.query().unwrap_or_default())
 }
 
-async fn from_post(state: &AppState, request: Request, uri: &Uri) -> Result<wps1::Request, Fault> {
+fn from_query(state: &AppState, query: &Query, face: &mut Face) -> Result<Asked, Fault> {
+    *face = face_of_query(query, *face)?;
+    match face {
+        Face::Wps1 => wps1::from_query(state, query).map(Asked::Wps1),
+        Face::Wps2 => wps2::from_query(query).map(Asked::Wps2),
+    }
+}
+
+/// Which version a query speaks: the first that it accepts, or names, or has an operation of; else `default`.
+fn face_of_query(query: &Query, default: Face) -> Result<Face, Fault> {
+    let known = |version: &str| match version {
+        "1.0.0" => Some(Face::Wps1),
+        "2.0.0" | "2.0.2" => Some(Face::Wps2),
+        _ => None,
+    };
+    let operation = query.get("request")?.unwrap_or_default().to_ascii_lowercase();
+    match operation.as_str() {
+        "getcapabilities" => {
+            let accepted = query.names("acceptversions")?;
+            if !accepted.is_empty() {
+                return Ok(accepted.iter().find_map(|version| known(version)).unwrap_or(default));
+            }
+        }
+        "getstatus" | "getresult" => return Ok(Face::Wps2),
+        "getexecutionstatus" | "getexecutionresult" | "getexecutions" => return Ok(Face::Wps1),
+        "dismiss" if query.has("executionid") => return Ok(Face::Wps1),
+        "dismiss" if query.has("jobid") => return Ok(Face::Wps2),
+        _ => {}
+    }
+    Ok(query.get("version")?.and_then(|version| known(&version)).unwrap_or(default))
+}
+
+async fn from_post(state: &AppState, request: Request, uri: &Uri, face: &mut Face) -> Result<Asked, Fault> {
     let (parts, body) = request.into_parts();
     let received = body::receive(state, &parts.headers, body).await?;
     let first = received.bytes.iter().position(|b| !b.is_ascii_whitespace());
     let Some(first) = first else {
-        return wps1::from_empty_post(state, &query(uri)?);
+        *face = face_of_query(&query(uri)?, *face)?;
+        return wps1::from_empty_post(state, &query(uri)?).map(Asked::Wps1);
     };
     // Many clients name a wrong type, or none; what counts is what is there.
     if !matches!(received.bytes[first], b'<' | 0xEF | 0xFE | 0xFF) {
@@ -92,11 +151,21 @@ async fn from_post(state: &AppState, request: Request, uri: &Uri) -> Result<wps1
             crate::encoding::clip(named, 80)
         )));
     }
-    if received.bytes.len() <= LARGE {
-        return wps1::from_document(state, &received.bytes[first..]);
+    let document = &received.bytes[first..];
+    *face = if xml::root(document)?.namespace == WPS_2_0 { Face::Wps2 } else { Face::Wps1 };
+    let face = *face;
+    if document.len() <= LARGE {
+        return from_document(state, face, document);
     }
     let state = state.clone();
-    let decoded =
-        tokio::task::spawn_blocking(move || wps1::from_document(&state, &received.bytes[first..])).await;
+    let decode = move || from_document(&state, face, &received.bytes[first..]);
+    let decoded = tokio::task::spawn_blocking(decode).await;
     decoded.unwrap_or_else(|error| Err(super::internal("a request could not be decoded", &error)))
+}
+
+fn from_document(state: &AppState, face: Face, document: &[u8]) -> Result<Asked, Fault> {
+    match face {
+        Face::Wps1 => wps1::from_document(state, document).map(Asked::Wps1),
+        Face::Wps2 => wps2::from_document(state, document).map(Asked::Wps2),
+    }
 }

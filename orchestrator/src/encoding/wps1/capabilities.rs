@@ -47,6 +47,6 @@ pub(super) fn write_brief(writer: &mut Writer, process: &ProcessDescription) {
     writer.leaf("ows:Abstract", &[], ows::or_dash(&process.summary));
 }
 
-pub(super) fn or_else(text: &str, other: impl FnOnce() -> String) -> String {
+pub(in crate::encoding) fn or_else(text: &str, other: impl FnOnce() -> String) -> String {
     if text.trim().is_empty() { other() } else { text.to_owned() }
 }

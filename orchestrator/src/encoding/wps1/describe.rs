@@ -171,7 +171,7 @@ fn write_format(writer: &mut Writer, format: &Format) {
 
 /// The MIME type, if the schema of OWS Common can hold it (it lists the top-level types); else what every format can be
 /// had as.
-pub(super) fn schema_media_type(media_type: &str) -> &str {
+pub(in crate::encoding) fn schema_media_type(media_type: &str) -> &str {
     const KNOWN: [&str; 8] =
         ["application", "audio", "image", "text", "video", "message", "multipart", "model"];
     match media_type.split_once('/') {

@@ -76,7 +76,7 @@ fn data_inputs(
 }
 
 fn too_many_inputs() -> Fault {
-    Fault::at(FaultKind::TooMany, "DataInputs", format!("there are more than {MAX_INPUTS} inputs"))
+    Fault::at(FaultKind::TooManyInputs, "DataInputs", format!("there are more than {MAX_INPUTS} inputs"))
 }
 
 fn input(cursor: &mut Cursor<'_>, description: &ProcessDescription) -> Result<Input, Fault> {
@@ -202,7 +202,11 @@ fn response_form(cursor: &mut Cursor<'_>) -> Result<Form, Fault> {
 }
 
 fn too_many_outputs() -> Fault {
-    Fault::at(FaultKind::TooMany, "ResponseDocument", format!("more than {MAX_OUTPUTS} outputs are named"))
+    Fault::at(
+        FaultKind::TooManyOutputs,
+        "ResponseDocument",
+        format!("more than {MAX_OUTPUTS} outputs are named"),
+    )
 }
 
 fn output(cursor: &mut Cursor<'_>, element: &Element) -> Result<OutputRequest, Fault> {
@@ -260,7 +264,11 @@ pub(super) fn from_kvp(query: &Query, lookup: Lookup<'_>) -> Result<Execute, Fau
         return Err(Fault::invalid("RawDataOutput", "RawDataOutput and ResponseDocument exclude each other"));
     }
     if raw.len() > 1 {
-        return Err(Fault::at(FaultKind::TooMany, "RawDataOutput", "a raw answer holds exactly one output"));
+        return Err(Fault::at(
+            FaultKind::TooManyOutputs,
+            "RawDataOutput",
+            "a raw answer holds exactly one output",
+        ));
     }
     if document.len() > MAX_OUTPUTS {
         return Err(too_many_outputs());

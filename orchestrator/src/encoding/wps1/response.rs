@@ -126,7 +126,7 @@ fn accepted(writer: &mut Writer, view: &View<'_>, text: &str) {
 
 fn write_failed(writer: &mut Writer, fault: &Fault) {
     writer.open("wps:ProcessFailed", &[]);
-    ows::write_report(writer, fault, false);
+    ows::write_report(writer, fault);
     writer.close();
 }
 

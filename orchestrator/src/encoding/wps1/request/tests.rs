@@ -2,6 +2,7 @@
 
 use wps_remote_protocol::{BoundingBox, Content, Value};
 
+use super::super::super::Face;
 use super::super::super::fixtures::lookup;
 use super::*;
 
@@ -46,7 +47,7 @@ fn input(id: &str, data: &str) -> Result<Value, Fault> {
 fn refused(request: Result<Request, Fault>) -> (&'static str, String, u16) {
     let fault = request.unwrap_err();
     let (code, status) = fault.kind.wps1();
-    (code, fault.locator.unwrap_or_default(), status)
+    (code, fault.locator_on(Face::Wps1).unwrap_or_default().to_owned(), status)
 }
 
 fn text_of(value: Value) -> String {

@@ -6,7 +6,7 @@ use wps_remote_protocol::{ErrorKind, ExecutionError, Input, KillReceipt, Output,
 
 use super::super::super::fixtures::{self, everything, execution, golden, job, valid, waiting};
 use super::super::super::ows::ServiceInfo;
-use super::super::super::{FaultKind, ows};
+use super::super::super::{Face, FaultKind, ows};
 use super::super::{capabilities, describe};
 use super::*;
 use crate::engine::job::{Failure, Form, Timestamp};
@@ -246,10 +246,10 @@ fn capabilities_and_descriptions_are_valid() {
 #[test]
 fn every_kind_of_exception_is_a_valid_report() {
     let fault = Fault::at(FaultKind::NoSuchInput, "a<b\"", "the input `a<b\"` & others\u{0}");
-    let text = ows::exception_report(&fault);
+    let text = ows::exception_report(&fault, Face::Wps1);
     golden("wps1/exception.xml", &text);
     valid(&text);
-    let plain = ows::exception_report(&Fault::malformed("x".repeat(100_000)));
+    let plain = ows::exception_report(&Fault::malformed("x".repeat(100_000)), Face::Wps1);
     assert!(plain.len() < 20_000, "texts are bounded");
     valid(&plain);
 }

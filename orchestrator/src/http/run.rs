@@ -1,0 +1,178 @@
+//! What the faces of WPS do alike: start a job and wait for it, give it up, read its small results, keep capabilities
+//! documents. Writes no document.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use wps_remote_protocol::ProcessDescription;
+
+use super::AppState;
+use crate::encoding::delivery::{self, Files};
+use crate::encoding::ows::Identifiers;
+use crate::encoding::{Face, Fault, FaultKind};
+use crate::engine::job::{Job, JobId};
+use crate::jobs::Jobs;
+
+/// How long a Dismiss waits for the confirmation that everything has ended.
+const DISMISS_WAIT: Duration = Duration::from_secs(2);
+/// Most addresses for which capabilities are kept.
+const MAX_CACHED: usize = 16;
+
+/// Capabilities documents by face and address, for one version of the catalogue.
+#[derive(Debug, Default)]
+pub(super) struct Cache(Mutex<Cached>);
+
+#[derive(Debug, Default)]
+struct Cached {
+    version: u64,
+    documents: Vec<(Face, String, Bytes)>,
+}
+
+impl Cache {
+    pub(super) fn get(&self, face: Face, version: u64, url: &str, make: impl FnOnce() -> String) -> Bytes {
+        if let Some(document) = self.lock().find(face, version, url) {
+            return document;
+        }
+        // Made without the lock: others need not wait for it.
+        let document = Bytes::from(make());
+        let mut cached = self.lock();
+        // A slow maker must not put an old document over a newer one.
+        if cached.version < version {
+            *cached = Cached { version, documents: Vec::new() };
+        }
+        if cached.version == version
+            && cached.documents.len() < MAX_CACHED
+            && cached.find(face, version, url).is_none()
+        {
+            cached.documents.push((face, url.to_owned(), document.clone()));
+        }
+        document
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Cached> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Cached {
+    fn find(&self, face: Face, version: u64, url: &str) -> Option<Bytes> {
+        let mut documents = self.documents.iter().filter(|_| self.version == version);
+        documents.find(|(of, known, _)| *of == face && known == url).map(|(_, _, document)| document.clone())
+    }
+}
+
+/// The descriptions that a client wants.
+pub(super) fn described(
+    state: &AppState,
+    identifiers: &Identifiers,
+) -> Result<Vec<Arc<ProcessDescription>>, Fault> {
+    let catalogue = state.jobs.catalogue();
+    match identifiers {
+        Identifiers::All => Ok(catalogue.processes.values().cloned().collect()),
+        Identifiers::Some(names) => {
+            let find = |name: &String| {
+                catalogue.processes.get(name).cloned().ok_or_else(|| Fault::no_such_process(name))
+            };
+            names.iter().map(find).collect()
+        }
+    }
+}
+
+/// A client cannot know a later version of the catalogue than ours (OGC 06-121r3 §7.3.4).
+pub(super) fn check_update_sequence(known: Option<u64>, current: u64) -> Result<(), Fault> {
+    match known {
+        Some(known) if known > current => {
+            let text = format!("the updateSequence is {current}, {known} has not been reached yet");
+            Err(Fault::at(FaultKind::UpdateSequence, "updateSequence", text))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The job, or the fault that there is none.
+pub(super) async fn view(state: &AppState, id: JobId) -> Result<Arc<Job>, Fault> {
+    state.jobs.view(id).await?.ok_or_else(|| Fault::no_such_job(&id.to_string()))
+}
+
+/// The job when it has ended, or as it is when the time that a request may take is over, or our own end is near: the job
+/// outlives us, and its client is told where to follow it.
+pub(super) async fn wait(state: &AppState, id: JobId, limit: Duration) -> Result<Arc<Job>, Fault> {
+    let mut waiting = Waiting { jobs: Some(state.jobs.clone()), id };
+    let job = tokio::select! {
+        job = state.jobs.wait(id, limit) => job,
+        () = state.stopping.cancelled() => state.jobs.view(id).await,
+    };
+    waiting.jobs = None;
+    job?.ok_or_else(|| Fault::no_such_job(&id.to_string()))
+}
+
+/// The same for a client that gets an answer in any case, soon: going away, it gives nothing up.
+pub(super) async fn settle(state: &AppState, job: Arc<Job>, limit: Duration) -> Result<Arc<Job>, Fault> {
+    if limit.is_zero() {
+        return Ok(job);
+    }
+    Ok(state.jobs.wait(job.id, limit).await?.unwrap_or(job))
+}
+
+/// What a client is told that wanted the bare result of a job that takes too long.
+pub(super) fn still_running(state: &AppState, status_url: &str) -> Fault {
+    let text = format!(
+        "the job has not ended within the time that a request may take ({} s); it goes on, follow it at {status_url}",
+        state.config.sync_timeout.as_secs()
+    );
+    Fault::new(FaultKind::StillRunning, text)
+}
+
+/// Gives a job up. With a little patience the answer can tell what was ended.
+pub(super) async fn dismiss(state: &AppState, id: JobId) -> Result<Arc<Job>, Fault> {
+    let job = state.jobs.dismiss(id).await?.ok_or_else(|| Fault::no_such_job(&id.to_string()))?;
+    if job.state.is_final() {
+        return Ok(job);
+    }
+    Ok(state.jobs.wait(id, DISMISS_WAIT).await?.unwrap_or(job))
+}
+
+/// A client that waits for its job. If it goes away, nobody would ever fetch the result: the job is given up.
+struct Waiting {
+    jobs: Option<Jobs>,
+    id: JobId,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let Some(jobs) = self.jobs.take() else { return };
+        let id = self.id;
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            tracing::info!(job.id = %id, "the client of a synchronous job went away; the job is dismissed");
+            if let Err(error) = jobs.dismiss(id).await {
+                tracing::warn!(job.id = %id, %error, "the job of a client that went away could not be dismissed");
+            }
+        });
+    }
+}
+
+/// Reads the result files that stand in the document. A file that cannot be read, or is too large, stays a link.
+pub(super) async fn load(state: &AppState, job: &Job) -> Files {
+    let mut files = Files::new();
+    let mut left = state.config.max_inline_bytes;
+    for delivery in delivery::deliveries(job) {
+        let linked = delivery.wants_link();
+        let Some(file) = delivery.file().filter(|file| !linked && file.bytes <= left) else { continue };
+        let read = match state.jobs.results().path(file) {
+            Ok(path) => tokio::fs::read(path).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match read {
+            Ok(bytes) => {
+                left = left.saturating_sub(bytes.len() as u64);
+                files.insert(file.path.clone(), bytes);
+            }
+            Err(error) => {
+                tracing::warn!(job.id = %job.id, file = %file.path, error, "a result file could not be read");
+            }
+        }
+    }
+    files
+}

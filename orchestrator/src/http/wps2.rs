@@ -1,0 +1,131 @@
+//! The WPS 2.0.2 face: requests in its types → [`Jobs`](crate::jobs::Jobs) → its documents and raw results.
+
+use std::time::{Duration, SystemTime};
+
+use axum::http::HeaderMap;
+use axum::response::Response;
+
+use super::wps::Arrival;
+use super::{AppState, files, run, xml};
+use crate::encoding::delivery;
+use crate::encoding::kvp::Query;
+use crate::encoding::wps2::execute::{Execute, Mode};
+use crate::encoding::wps2::response::{self, Status};
+use crate::encoding::wps2::{offerings, request};
+use crate::encoding::{Face, Fault, FaultKind};
+use crate::engine::job::{Job, JobId, JobState, Timestamp, UserId};
+use crate::jobs::NewJob;
+
+pub(super) use crate::encoding::wps2::request::Request;
+
+/// How long a job may take whose client leaves the mode to us, before it is told to follow it.
+const AUTO: Duration = Duration::from_secs(1);
+
+/// A request from a query.
+pub(super) fn from_query(query: &Query) -> Result<Request, Fault> {
+    request::from_kvp(query)
+}
+
+/// A request from a document.
+pub(super) fn from_document(state: &AppState, bytes: &[u8]) -> Result<Request, Fault> {
+    let catalogue = state.jobs.catalogue();
+    request::from_xml(bytes, &|id| catalogue.processes.get(id).cloned())
+}
+
+/// Carries a request out.
+pub(super) async fn answer(state: &AppState, arrival: &Arrival, asked: Request) -> Result<Response, Fault> {
+    match asked {
+        Request::GetCapabilities { update_sequence } => {
+            let catalogue = state.jobs.catalogue();
+            run::check_update_sequence(update_sequence, catalogue.version)?;
+            let (url, version) = (&arrival.service_url, catalogue.version);
+            let make =
+                || offerings::capabilities(&state.config.service, url, version, catalogue.processes.values());
+            Ok(xml(state.capabilities.get(Face::Wps2, version, url, make)))
+        }
+        Request::DescribeProcess(identifiers) => {
+            Ok(xml(offerings::offerings(&run::described(state, &identifiers)?)))
+        }
+        Request::Execute(execute) => self::execute(state, arrival, *execute).await,
+        Request::GetStatus(id) => {
+            let job = view(state, id).await?;
+            Ok(xml(response::status_info(&job, Status::Actual, Some(now()))))
+        }
+        Request::GetResult(id) => {
+            let job = view(state, id).await?;
+            result(state, arrival, &job).await
+        }
+        Request::Dismiss(id) => {
+            view(state, id).await?;
+            let job = run::dismiss(state, id).await?;
+            let answer = xml(response::status_info(&job, Status::Dismissed, None));
+            if !matches!(job.state, JobState::Dismissed { .. } | JobState::Dismissing { .. }) {
+                // OGC 14-065r2 §11.3: dismissing a job that has ended releases its results.
+                state.jobs.remove(id).await?;
+            }
+            Ok(answer)
+        }
+    }
+}
+
+async fn execute(state: &AppState, arrival: &Arrival, execute: Execute) -> Result<Response, Fault> {
+    let Execute { process, inputs, form, mode } = execute;
+    let job = state.jobs.execute(NewJob { process, inputs, form, owner: UserId::anonymous() }).await?;
+    let accepted = |job: &Job| xml(response::status_info(job, Status::Accepted, Some(now())));
+    match mode {
+        Mode::Sync => {
+            let job = run::wait(state, job.id, state.config.sync_timeout).await?;
+            if job.state.is_final() {
+                return result(state, arrival, &job).await;
+            }
+            if job.form.raw {
+                return Err(run::still_running(state, &status_url(arrival, job.id)));
+            }
+            Ok(xml(response::status_info(&job, Status::Actual, Some(now()))))
+        }
+        Mode::Async => Ok(accepted(&*run::settle(state, job, state.config.settle).await?)),
+        Mode::Auto => {
+            let job = run::settle(state, job, state.config.settle.max(AUTO)).await?;
+            if job.state.is_final() { result(state, arrival, &job).await } else { Ok(accepted(&job)) }
+        }
+    }
+}
+
+/// The result as it was asked for: a document, or the bytes of the one output.
+async fn result(state: &AppState, arrival: &Arrival, job: &Job) -> Result<Response, Fault> {
+    let JobState::Successful { .. } = &job.state else { return Err(delivery::not_ready(job)) };
+    if !job.form.raw {
+        let files = run::load(state, job).await;
+        return Ok(xml(response::result(job, &arrival.outputs_url, &files)));
+    }
+    let all = delivery::deliveries(job);
+    let [only] = all.as_slice() else {
+        return Err(Fault::new(FaultKind::JobFailed, "the job succeeded, but without the wanted output"));
+    };
+    let none = HeaderMap::new();
+    // A literal is a document of one element, unless the client wants plain text in so many words.
+    let plain = only
+        .wanted
+        .and_then(|wanted| wanted.media_type.as_deref())
+        .is_some_and(|m| m.starts_with("text/plain"));
+    match response::raw_document(only).filter(|_| !plain) {
+        Some(document) => files::memory(document.as_bytes(), "text/xml", None, &none),
+        None => files::output(state, only, &only.format().media_type, &none).await,
+    }
+}
+
+async fn view(state: &AppState, id: JobId) -> Result<std::sync::Arc<Job>, Fault> {
+    let job = run::view(state, id).await?;
+    response::known(&job)?;
+    Ok(job)
+}
+
+fn status_url(arrival: &Arrival, id: JobId) -> String {
+    format!("{}?service=WPS&version=2.0.0&request=GetStatus&jobid={id}", arrival.service_url)
+}
+
+#[expect(clippy::disallowed_methods, reason = "estimates need the time; no engine sees it")]
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
