@@ -122,7 +122,11 @@ async fn occupants_talk_and_ask_over_every_kind_of_connection_over(server: &mut 
     for security in [Security::Plain, Security::StartTls, Security::DirectTls] {
         let label = format!("{} over {security:?}", server.label());
         let (boss, mut boss_events) = enter(place, OWNER, security).await;
-        let (agent, mut agent_events) = enter(place, "agent-1", security).await;
+        let mut acknowledged = config(place, "agent-1", security);
+        // Over one of the three also with acknowledgements (XEP-0198).
+        acknowledged.session.stream_management = security == Security::DirectTls;
+        let (agent, mut agent_events) = muc::start(acknowledged);
+        joined(&mut agent_events, Duration::from_secs(20)).await;
         let seen = occupant(&mut boss_events, "agent-1", SOON).await;
         assert!(seen.fresh, "{label}");
         assert_eq!(seen.real_jid, Some(place.jid("agent-1")), "{label}: the owner sees real addresses");

@@ -11,8 +11,12 @@
 //!                     net: TCP, TLS, or a pipe in memory
 //! ```
 //!
-//! The XML streams and the parsers are those of `tokio-xmpp` and `xmpp-parsers`; their ready-made client is not used,
+//! `README.md` shows how to use it. The XML streams and the parsers are those of `tokio-xmpp` and `xmpp-parsers`; their ready-made client is not used,
 //! because it neither reports why a session ended nor survives deeply nested stanzas.
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod backoff;
 mod error;

@@ -325,3 +325,7 @@ fn response(reply: Reply, answer: Result<Option<Element>, StanzaError>) -> Eleme
         Err(error) => iq.with("type", "error").child(error.to_element()),
     }
 }
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

@@ -25,7 +25,7 @@ pub(super) enum Step {
 /// One attempt to log in.
 pub(super) enum Exchange {
     Plain,
-    Scram { hash: Hash, first: Option<First> },
+    Scram { hash: Hash, first: Option<Box<First>> },
 }
 
 /// What the second message of SCRAM is checked against.
@@ -61,7 +61,7 @@ impl Exchange {
             Self::Scram { first: first @ None, .. } => match First::read(message, nonce, secrets) {
                 None => Step::Refused(String::new()),
                 Some((state, challenge)) => {
-                    *first = Some(state);
+                    *first = Some(Box::new(state));
                     Step::Challenge(challenge.into_bytes())
                 }
             },

@@ -239,10 +239,11 @@ impl<A: Application> Driver<A> {
 
     fn receive(&mut self, item: Result<Element, Stop>, wire: &mut Wire) -> Result<(), Ending> {
         match item {
-            Ok(stanza) => match wire.handle(stanza)? {
-                Some(stanza) => self.act(Some(&mut wire.link), |app, out| app.stanza(stanza, out)),
-                None => {}
-            },
+            Ok(stanza) => {
+                if let Some(stanza) = wire.handle(stanza)? {
+                    self.act(Some(&mut wire.link), |app, out| app.stanza(stanza, out));
+                }
+            }
             Err(Stop::Idle) => wire.probe(),
             Err(Stop::TooDeep) => {
                 tracing::warn!(jid = %wire.jid, "dropped a stanza nested deeper than {} levels", crate::MAX_DEPTH);
