@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
@@ -58,7 +59,7 @@ impl<'a> AgentBuilder<'a> {
         let _ = writeln!(config, "resource_file_dir = {}", running.display());
         let _ = writeln!(config, "wps_execution_shared_dir = {}", self.site.shared_folder().display());
         config += &self.extra;
-        fs::write(&file, config).expect("the temporary folder can be written to");
+        write_private(&file, &config).expect("the temporary folder can be written to");
         Agent::launch(self.site, &self.name, file, self.services)
     }
 }
@@ -126,6 +127,13 @@ impl<'a> Agent<'a> {
         self.site.forget(&self.program);
         Self::launch(self.site, &self.name, self.file, self.services)
     }
+}
+
+/// Writes a file that holds passwords.
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
 }
 
 /// Writes a file whole or not at all, as an editor does.

@@ -30,6 +30,8 @@ pub enum Status {
     Accepted,
     /// `ProcessStarted` with its percentage.
     Started(u8),
+    /// `ProcessPaused`: its agent is away.
+    Paused(u8),
     /// `ProcessSucceeded`.
     Succeeded,
     /// `ProcessFailed`: the codes and texts of its exceptions.
@@ -279,9 +281,10 @@ pub fn status(response: &Node) -> Status {
     let state = status.children.first().unwrap_or_else(|| panic!("an empty Status: {response:?}"));
     match state.name.as_str() {
         "ProcessAccepted" => Status::Accepted,
-        "ProcessStarted" => {
+        "ProcessStarted" | "ProcessPaused" => {
             let percent = state.attribute("percentCompleted").and_then(|percent| percent.parse().ok());
-            Status::Started(percent.unwrap_or_else(|| panic!("no percentCompleted: {state:?}")))
+            let percent = percent.unwrap_or_else(|| panic!("no percentCompleted: {state:?}"));
+            if state.name == "ProcessPaused" { Status::Paused(percent) } else { Status::Started(percent) }
         }
         "ProcessSucceeded" => Status::Succeeded,
         "ProcessFailed" => {

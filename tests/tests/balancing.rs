@@ -126,9 +126,13 @@ fn jobs_of_an_agent_that_stays_away_fail_and_others_go_on() {
 
         let other = waiting_agent(site, "b", 1);
         e2e::wait_until(LONG, || orchestrator.agents_present(2).then_some(())).expect("two agents");
+        let release = lost.services().join("release");
         lost.kill();
+        wps.wait_until(&job, LONG, |status| matches!(status, Status::Paused(_)) || status.is_final());
         let last = wps.wait(&job);
         assert!(matches!(last, Status::Failed(_)), "{last:?}");
+        // Its program goes on under the supervisor, which nobody asks any more.
+        std::fs::write(release, "").unwrap();
         other.write("release", "");
         let job = wps.submit(&Execute::new("test:Wait").stored());
         assert_eq!(wps.wait(&job), Status::Succeeded);

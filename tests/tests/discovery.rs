@@ -70,7 +70,7 @@ fn a_broken_edit_keeps_the_last_good_version_and_says_where() {
             let log = agent.program().log();
             log.lines()
                 .any(|l| {
-                    l.contains(&format!("hello.ini:{line}"))
+                    l.contains(&format!("hello.ini, line {line}:"))
                         && l.contains("max_running_time_seconds")
                         && l.contains("soon")
                 })

@@ -146,8 +146,8 @@ fn failures_say_what_happened() {
 fn a_value_is_one_argument_whatever_it_holds() {
     e2e::run("argument", |site| {
         let orchestrator = site.orchestrator().start();
-        let inputs = "value = {\"type\": \"string\", \"arg\": \"--value=value\", \"max_length\": 5000}\n\
-                      text = {\"type\": \"text/plain\", \"min\": 0, \"pass_by\": \"value\", \"arg\": \"--text=value\"}";
+        let inputs = "value = {\"type\": \"string\", \"arg\": \"--{key}={value}\", \"max_length\": 5000}\n\
+                      text = {\"type\": \"text/plain\", \"min\": 0, \"pass_by\": \"value\", \"arg\": \"--{key}={value}\"}";
         let _agent = site
             .agent("a")
             .file("arguments.ini", &descriptor("Arguments", "arguments.sh", inputs))

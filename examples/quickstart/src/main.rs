@@ -81,7 +81,8 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     // Jobs outlive an agent on purpose. Here, where everything is temporary, they end with it.
     let options = wps_remote_agent::Options { at_stop: AtStop::EndJobs, ..wps_remote_agent::Options::new()? };
     let agent_stop = CancellationToken::new();
-    let agent = tokio::spawn(wps_remote_agent::run(AgentConfig::load(&agent_config)?, options, agent_stop.clone()));
+    let agent =
+        tokio::spawn(wps_remote_agent::run(AgentConfig::load(&agent_config)?, options, agent_stop.clone()));
 
     let told = tokio::select! {
         told = story::tell(orchestrator.http, &site, arguments.once) => told,

@@ -2,7 +2,8 @@
 //! configuration files, as an administrator would write them. Starts nothing.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -72,7 +73,9 @@ impl Site {
             running.display(),
             self.path("shared").display()
         );
-        fs::write(&file, text)?;
+        // It holds passwords.
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600).open(&file)?.write_all(text.as_bytes())?;
         Ok(file)
     }
 }
