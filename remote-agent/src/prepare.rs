@@ -44,41 +44,41 @@ pub fn prepare(
     manner: &Manner,
     control_folder: &Path,
 ) -> Result<Prepared, ExecutionError> {
-    let plan = plan(descriptor, request, manner)?;
+    let plan = plan(descriptor, request, manner).map_err(as_error)?;
     if let Some(held) = &plan.held {
         return Err(error(ErrorKind::NotStarted, held.to_string()));
     }
     let rules = descriptor.rules.clone();
     let record = record(descriptor, request, originator, accepted_ms, manner, control_folder, &plan);
     let stdin = record.launch.stdin.clone().zip(plan.stdin.clone());
-    Ok(Prepared {
-        record,
-        rules: Box::new(ByRules(rules)),
-        fill: Box::new(move || fill(&plan, stdin)),
-    })
+    Ok(Prepared { record, rules: Box::new(ByRules(rules)), fill: Box::new(move || fill(&plan, stdin)) })
 }
 
-/// What a request makes of a descriptor, or the error that the orchestrator is told.
+/// What a request makes of a descriptor.
 pub fn plan(
     descriptor: &ServiceDescriptor,
     request: &Request,
     manner: &Manner,
-) -> Result<Plan, ExecutionError> {
+) -> Result<Plan, PrepareError> {
     let context = RunContext {
         shared_dir: manner.shared.clone(),
         base_url: request.base_url.clone(),
         ..RunContext::new(request.execution.clone())
     };
-    command::prepare(descriptor, &context, &request.inputs).map_err(|refused| match refused {
-        PrepareError::Input(input) => error(
-            ErrorKind::InvalidInput {
+    command::prepare(descriptor, &context, &request.inputs)
+}
+
+fn as_error(refused: PrepareError) -> ExecutionError {
+    match refused {
+        PrepareError::Input(input) => {
+            let kind = ErrorKind::InvalidInput {
                 code: input.code.as_str().to_owned(),
                 locator: input.locator.clone(),
-            },
-            input.to_string(),
-        ),
+            };
+            error(kind, input.to_string())
+        }
         PrepareError::Setup(why) => error(ErrorKind::NotStarted, why),
-    })
+    }
 }
 
 fn record(
@@ -164,10 +164,9 @@ fn expected(
         Kind::Literal(kind) => {
             DataType::Literal(LiteralData { kind, uom: None, allowed: Default::default(), default: None })
         }
-        Kind::Json | Kind::Xml | Kind::Text | Kind::Binary => DataType::Complex(ComplexData {
-            formats: vec![Format::new(&output.media_type)],
-            max_bytes: None,
-        }),
+        Kind::Json | Kind::Xml | Kind::Text | Kind::Binary => {
+            DataType::Complex(ComplexData { formats: vec![Format::new(&output.media_type)], max_bytes: None })
+        }
     };
     Expected {
         id: output.name.clone(),

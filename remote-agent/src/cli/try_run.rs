@@ -6,23 +6,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value as Json, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use wps_remote_protocol::ini::Finding;
-use wps_remote_protocol::{
-    Content, ErrorKind, ExecutionError, ExecutionId, Input, Inputs, Output, Request, Value,
-};
+use wps_remote_protocol::{Content, ExecutionId, Input, Inputs, Output, Request, Value};
 
 use super::{CANNOT_START, FAILED, Format, Try, complain, say};
-use crate::command::{FileContent, Plan};
+use crate::command::{Plan, PrepareError};
 use crate::config::AgentConfig;
 use crate::descriptor::load::load_descriptor;
 use crate::descriptor::{LoadContext, ServiceDescriptor};
 use crate::execution::{self, Begin, Event, Host};
+use crate::explain;
 use crate::prepare::{self, Manner};
 use crate::workdir::{Control, Ending};
 use crate::{LOG_LIMIT, Options};
@@ -38,17 +34,23 @@ pub(super) async fn run(wanted: &Try) -> ExitCode {
 }
 
 async fn attempt(wanted: &Try) -> Result<ExitCode, String> {
-    let config = wanted.config.as_deref().map(AgentConfig::load).transpose().map_err(|error| error.to_string())?;
+    let config =
+        wanted.config.as_deref().map(AgentConfig::load).transpose().map_err(|error| error.to_string())?;
     let execution = execution_id(wanted)?;
     let scratch = std::env::temp_dir().join(format!("wps-remote-agent-try-{}", std::process::id()));
     let context = match &config {
         Some(config) => config.load_context(),
         None => LoadContext::bare(scratch.join("work")),
     };
-    let file = std::path::absolute(&wanted.file).map_err(|error| format!("{}: {error}", wanted.file.display()))?;
+    let file =
+        std::path::absolute(&wanted.file).map_err(|error| format!("{}: {error}", wanted.file.display()))?;
     let bytes = fs::read(&file).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
     let descriptor = match load_descriptor(&file, &bytes, &context) {
         Ok(descriptor) => descriptor,
+        Err(error) if wanted.format == Format::Json => {
+            say(&explain::unusable(&error).to_string());
+            return Ok(ExitCode::from(FAILED));
+        }
         Err(error) => return Ok(complain(&error.to_string(), FAILED)),
     };
     let request = Request {
@@ -68,15 +70,11 @@ async fn attempt(wanted: &Try) -> Result<ExitCode, String> {
         Err(error) => return Ok(refused(&error, wanted.format)),
     };
     if wanted.dry_run {
-        show_plan(&plan, &descriptor, wanted.format);
+        show_plan(plan, &descriptor, wanted.format);
         return Ok(ExitCode::SUCCESS);
     }
     if wanted.format == Format::Text {
-        for finding in descriptor.warnings.iter().chain(&plan.warnings) {
-            say(&format!("warning   {finding}"));
-        }
-        say(&format!("command   {}", plan.masked(&quoted(&plan.argv()))));
-        say(&format!("folder    {}", plan.work_dir.display()));
+        show_beginning(&plan, &descriptor);
     }
     let host = Host {
         control: Control::open(&make(scratch)?.join("control")).map_err(|error| error.to_string())?,
@@ -97,11 +95,11 @@ async fn execute(
 ) -> ExitCode {
     let execution = request.execution.clone();
     let control_folder = host.control.folder(&execution).path().to_owned();
-    let prepare =
-        move || prepare::prepare(&descriptor, &request, "try", 0, &manner, &control_folder);
+    let prepare = move || prepare::prepare(&descriptor, &request, "try", 0, &manner, &control_folder);
     let abort = CancellationToken::new();
     let (events, mut happenings) = mpsc::channel(64);
-    let running = execution::run(host.clone(), execution, Begin::New(Box::new(prepare)), abort.clone(), events);
+    let running =
+        execution::run(host.clone(), execution, Begin::New(Box::new(prepare)), abort.clone(), events);
     let mut running = std::pin::pin!(running);
     let (Ok(mut interrupt), Ok(mut terminate)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
@@ -169,7 +167,9 @@ fn shown(output: &Output) -> String {
     let cut = |text: &str| wps_remote_protocol::native::cut(text, 400);
     match &output.value {
         Value::Literal { text, .. } => cut(text),
-        Value::Complex { content: Content::Text(text), media_type, .. } => format!("({media_type}) {}", cut(text)),
+        Value::Complex { content: Content::Text(text), media_type, .. } => {
+            format!("({media_type}) {}", cut(text))
+        }
         Value::Complex { content: Content::Bytes(bytes), media_type, .. } => {
             format!("({media_type}) {} bytes", bytes.len())
         }
@@ -181,70 +181,37 @@ fn shown(output: &Output) -> String {
     }
 }
 
-fn refused(error: &ExecutionError, format: Format) -> ExitCode {
+fn refused(error: &PrepareError, format: Format) -> ExitCode {
     if format == Format::Text {
-        return complain(&error.text, FAILED);
+        return complain(&error.to_string(), FAILED);
     }
-    let (code, locator) = match &error.kind {
-        ErrorKind::InvalidInput { code, locator } => (code.as_str(), Some(locator.as_str())),
-        _ => ("NoApplicableCode", None),
-    };
-    say(&json!({ "error": { "code": code, "locator": locator, "why": error.text } }).to_string());
+    say(&json!({ "error": explain::refusal(error) }).to_string());
     ExitCode::from(FAILED)
 }
 
-fn show_plan(plan: &Plan, descriptor: &ServiceDescriptor, format: Format) {
-    let held = plan.held.as_ref().map(|held| Finding::warning("program-missing", held.to_string()));
-    let findings: Vec<&Finding> = descriptor.warnings.iter().chain(&plan.warnings).chain(&held).collect();
+fn show_plan(plan: Plan, descriptor: &ServiceDescriptor, format: Format) {
     if format == Format::Json {
-        let env: serde_json::Map<String, Json> =
-            plan.env.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-        let files: Vec<Json> = plan
-            .files
-            .iter()
-            .map(|file| match &file.content {
-                FileContent::Bytes(bytes) => match std::str::from_utf8(bytes) {
-                    Ok(text) => json!({ "path": file.path, "content": text }),
-                    Err(_) => json!({ "path": file.path, "content_base64": STANDARD.encode(bytes) }),
-                },
-                FileContent::CopyOf(from) => json!({ "path": file.path, "copy_of": from }),
-            })
-            .collect();
-        let warnings: Vec<Json> = findings
-            .iter()
-            .map(|finding| {
-                json!({ "code": finding.code, "line": finding.line, "section": finding.section,
-                    "key": finding.key, "why": finding.why, "remedy": finding.remedy })
-            })
-            .collect();
-        say(&json!({ "argv": plan.argv(), "cwd": plan.cwd, "env": env, "files": files, "warnings": warnings })
-            .to_string());
+        say(&explain::dry_run(descriptor, &Ok(plan)).to_string());
         return;
     }
-    for finding in findings {
-        say(&format!("warning   {finding}"));
-    }
-    say(&format!("command   {}", plan.masked(&quoted(&plan.argv()))));
-    say(&format!("folder    {}", plan.cwd.display()));
+    show_beginning(&plan, descriptor);
     for (name, value) in &plan.env {
         say(&format!("variable  {}", plan.masked(&format!("{name}={value}"))));
     }
     for file in &plan.files {
         say(&format!("file      {}", file.path.display()));
     }
+    if let Some(held) = &plan.held {
+        say(&format!("warning   {held}"));
+    }
 }
 
-/// For the eyes: how a shell would have to be given these arguments. No shell ever gets them.
-fn quoted(argv: &[String]) -> String {
-    let word = |text: &String| {
-        let plain = |c: char| c.is_alphanumeric() || "-_./=:,@%+".contains(c);
-        if !text.is_empty() && text.chars().all(plain) {
-            text.clone()
-        } else {
-            format!("'{}'", text.replace('\'', r"'\''"))
-        }
-    };
-    argv.iter().map(word).collect::<Vec<_>>().join(" ")
+fn show_beginning(plan: &Plan, descriptor: &ServiceDescriptor) {
+    for finding in descriptor.warnings.iter().chain(&plan.warnings) {
+        say(&format!("warning   {finding}"));
+    }
+    say(&format!("command   {}", plan.masked(&explain::quoted(&plan.argv()))));
+    say(&format!("folder    {}", plan.cwd.display()));
 }
 
 fn execution_id(wanted: &Try) -> Result<ExecutionId, String> {
@@ -262,7 +229,8 @@ fn inputs(wanted: &Try, descriptor: &ServiceDescriptor) -> Result<Inputs, String
     if let Some(path) = &wanted.inputs {
         let fail = |why: String| format!("{}: {why}", path.display());
         let text = fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
-        let Json::Object(object) = serde_json::from_str(&text).map_err(|error| fail(error.to_string()))? else {
+        let Json::Object(object) = serde_json::from_str(&text).map_err(|error| fail(error.to_string()))?
+        else {
             return Err(fail("must hold one JSON object: {\"input\": value}".to_owned()));
         };
         for (id, value) in object {
