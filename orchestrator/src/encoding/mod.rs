@@ -52,6 +52,8 @@ pub enum FaultKind {
     NoSuchInput,
     /// An input's value cannot be read.
     WrongInputData,
+    /// An input by reference cannot be fetched.
+    DataNotAccessible,
     /// More inputs or values than allowed.
     TooManyInputs,
     /// More outputs than allowed, or a raw answer for more than one.
@@ -110,6 +112,7 @@ impl FaultKind {
             | Self::InvalidParameter
             | Self::NoSuchInput
             | Self::WrongInputData
+            | Self::DataNotAccessible
             | Self::TooManyInputs
             | Self::TooManyOutputs
             | Self::NoSuchMode
@@ -140,6 +143,7 @@ impl FaultKind {
             Self::InvalidParameter | Self::UnknownVersion => ("InvalidParameterValue", 400),
             Self::NoSuchInput => ("NoSuchInput", 400),
             Self::WrongInputData => ("WrongInputData", 400),
+            Self::DataNotAccessible => ("DataNotAccessible", 400),
             Self::TooManyInputs => ("TooManyInputs", 400),
             Self::TooManyOutputs => ("TooManyOutputs", 400),
             Self::NoSuchOutput => ("NoSuchOutput", 400),

@@ -186,10 +186,9 @@ impl From<Refusal> for Fault {
             Refusal::NoSuchProcess(id) => Self::no_such_process(&id),
             Refusal::Mismatch(mismatch) => mismatch.into(),
             Refusal::Reference { ref input, ref source } => {
-                // OGC 05-007r7 §10.3.3 has no code of its own for this; the locator says which input it is.
                 let kind = match source {
                     crate::references::FetchError::TooLarge { .. } => FaultKind::TooLarge,
-                    _ => FaultKind::WrongInputData,
+                    _ => FaultKind::DataNotAccessible,
                 };
                 let input = input.clone();
                 Self::at(kind, &input, refusal.to_string())

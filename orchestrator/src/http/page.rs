@@ -54,7 +54,8 @@ fn render(state: &AppState, base: &str) -> String {
     let _ = write!(
         page,
         "<h2>Service</h2><p>WPS 1.0.0: <code>{url}/wps</code> \
-         (<a href=\"{url}/wps?{capabilities}\">capabilities</a>)</p>\
+         (<a href=\"{url}/wps?{capabilities}\">capabilities</a>)<br>WPS 2.0.2: <code>{url}/wps</code> \
+         (<a href=\"{url}/wps?{capabilities}&amp;version=2.0.0\">capabilities</a>)</p>\
          <p><a href=\"{url}/health\">Health</a> · <a href=\"{url}/metrics\">Metrics</a> · \
          <a href=\"{url}/agents\">Agents</a> · <a href=\"{url}/jobs\">Jobs</a></p>"
     );

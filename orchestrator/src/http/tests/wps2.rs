@@ -174,6 +174,8 @@ async fn exceptions_are_in_the_words_of_this_version() {
     };
     check("<wps:Input id='what'><wps:Data>1</wps:Data></wps:Input>", "NoSuchInput", "what").await;
     check("<wps:Input id='level'><wps:Data>high</wps:Data></wps:Input>", "WrongInputData", "level").await;
+    let loopback = "<wps:Input id='doc'><wps:Reference xlink:href='http://127.0.0.1:1/x' xmlns:xlink='http://www.w3.org/1999/xlink'/></wps:Input>";
+    check(loopback, "DataNotAccessible", "doc").await;
     check("<wps:Output id='what'/>", "NoSuchOutput", "what").await;
     check("<wps:Output id='gml' mimeType='image/png'/>", "NoSuchFormat", "gml").await;
     let run = "/wps?service=WPS&version=2.0.0&request=Execute&identifier=test:Everything";
