@@ -205,7 +205,11 @@ enum Broken {
 
 /// Two threads are plenty: all waiting is asynchronous, and what blocks has threads of its own.
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(16).enable_all().build()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(16)
+        .enable_all()
+        .build()
 }
 
 fn stop_on_signals(shutdown: CancellationToken) -> io::Result<tokio::task::JoinHandle<()>> {

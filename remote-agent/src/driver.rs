@@ -156,7 +156,10 @@ impl Driver {
         if at_stop == AtStop::EndJobs {
             self.end_all(&mut sources, &mut happenings).await;
         } else if self.engine.live() > 0 {
-            info!(jobs = self.engine.live(), "the agent stops; its jobs go on and are taken over at the next start");
+            info!(
+                jobs = self.engine.live(),
+                "the agent stops; its jobs go on and are taken over at the next start"
+            );
         }
         self.executions.abort_all();
         self.session.close().await;

@@ -224,8 +224,12 @@ fn make_shared(path: &Path) -> Result<(), RunError> {
 /// Every variable whose value is one of our secrets, whatever it is called.
 fn hidden_variables(config: &AgentConfig) -> Vec<String> {
     let secrets = [Some(&config.password), config.muc_password.as_ref()];
-    let secrets: Vec<&str> =
-        secrets.into_iter().flatten().map(|secret| secret.expose()).filter(|secret| !secret.is_empty()).collect();
+    let secrets: Vec<&str> = secrets
+        .into_iter()
+        .flatten()
+        .map(|secret| secret.expose())
+        .filter(|secret| !secret.is_empty())
+        .collect();
     std::env::vars_os()
         .filter(|(_, value)| value.to_str().is_some_and(|value| secrets.contains(&value)))
         .filter_map(|(name, _)| name.into_string().ok())
@@ -234,9 +238,7 @@ fn hidden_variables(config: &AgentConfig) -> Vec<String> {
 
 fn forbidden(config: &AgentConfig) -> Vec<Forbidden> {
     let entries = config.blacklist.iter().cloned();
-    entries
-        .map(|config::Forbidden { name, cwd, cmdline }| Forbidden { name, cwd, cmdline })
-        .collect()
+    entries.map(|config::Forbidden { name, cwd, cmdline }| Forbidden { name, cwd, cmdline }).collect()
 }
 
 async fn measure(mut sampler: Sampler, to: watch::Sender<Measured>) {
@@ -257,7 +259,9 @@ async fn measure(mut sampler: Sampler, to: watch::Sender<Measured>) {
 
 /// Removes the folders of jobs that are long over.
 async fn sweep(host: Arc<Host>, retention: std::time::Duration) {
-    let mut clock = interval((retention / 2).clamp(std::time::Duration::from_secs(1), std::time::Duration::from_secs(60)));
+    let mut clock = interval(
+        (retention / 2).clamp(std::time::Duration::from_secs(1), std::time::Duration::from_secs(60)),
+    );
     loop {
         clock.tick().await;
         let host = host.clone();

@@ -155,7 +155,12 @@ fn memory_percent() -> Option<f64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let field = |name: &str| -> Option<u64> {
         let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
-        rest.trim_start_matches(':').split_ascii_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+        rest.trim_start_matches(':')
+            .split_ascii_whitespace()
+            .next()?
+            .parse::<u64>()
+            .ok()
+            .map(|kib| kib * 1024)
     };
     let total = field("MemTotal")?;
     let available = field("MemAvailable")?;
@@ -237,7 +242,10 @@ mod tests {
 
     #[test]
     fn the_host_is_measured_and_a_busy_program_is_found() {
-        let mut child = std::process::Command::new("sh").args(["-c", "while :; do :; done # forbidden-mark"]).spawn().unwrap();
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "while :; do :; done # forbidden-mark"])
+            .spawn()
+            .unwrap();
         let entry = Forbidden { cmdline: Some("forbidden-mark".into()), ..Default::default() };
         let mut sampler = Sampler::new(Duration::from_secs(60), vec![entry]);
         let deadline = std::time::Instant::now() + Duration::from_secs(10);

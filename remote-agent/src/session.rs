@@ -10,7 +10,9 @@ use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 use wps_remote_protocol::native::{self, Announcement, NativeError};
 use wps_remote_protocol::{ExecutionId, FromAgent, Load, Refusal, Request, ToAgent};
-use wps_remote_xmpp::muc::{self, Affiliation, Muc, MucConfig, MucEvent, Occupant, RequestToken, Role, RoomConfig};
+use wps_remote_xmpp::muc::{
+    self, Affiliation, Muc, MucConfig, MucEvent, Occupant, RequestToken, Role, RoomConfig,
+};
 use wps_remote_xmpp::session::SessionConfig;
 use wps_remote_xmpp::{BareJid, Element, StanzaError, parse_payload, payload};
 
@@ -266,7 +268,8 @@ impl Session {
                 warn!(sender = %nick, order = %name, trusted = %self.settings.trusted,
                     "an order was refused: to obey this sender, add its account to `trusted_orchestrators` in remote.config");
             }
-            self.muc.respond(token, refuse("forbidden", "you are no trusted orchestrator of this agent".into()));
+            self.muc
+                .respond(token, refuse("forbidden", "you are no trusted orchestrator of this agent".into()));
             return None;
         }
         let message = match native::decode_to_agent(&name, &json) {
@@ -339,9 +342,8 @@ impl Session {
     /// Announces the load to everybody.
     pub fn announce(&self, load: Load) {
         let written = presence(&self.settings, load).map_err(|error| error.to_string());
-        let sent = written.and_then(|element| {
-            self.muc.set_presence(vec![element]).map_err(|error| error.to_string())
-        });
+        let sent = written
+            .and_then(|element| self.muc.set_presence(vec![element]).map_err(|error| error.to_string()));
         if let Err(error) = sent {
             warn!("the presence is not refreshed: {error}");
         }

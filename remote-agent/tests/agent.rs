@@ -1,6 +1,8 @@
 //! The whole agent against a real XMPP server (the embedded one) and a stand-in for the orchestrator: what is said in which
 //! order, who is obeyed, and that no job is lost when the agent is.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::fs;
@@ -14,7 +16,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use wps_remote_protocol::native::{self, Announcement};
-use wps_remote_protocol::{ErrorKind, ExecutionError, ExecutionId, FromAgent, Input, Request, ToAgent, Value};
+use wps_remote_protocol::{
+    ErrorKind, ExecutionError, ExecutionId, FromAgent, Input, Request, ToAgent, Value,
+};
 use wps_remote_xmpp::muc::{self, Muc, MucConfig, MucEvent, RequestError, RequestToken, RoomConfig};
 use wps_remote_xmpp::net::{Connector, Security, Trust};
 use wps_remote_xmpp::server::{self, Accounts, Listen, Server, ServerConfig};
@@ -160,7 +164,8 @@ type Said = (FromAgent, Option<RequestToken>);
 
 impl Orchestrator {
     async fn join(site: &Site, account: &str) -> Self {
-        let connector = Connector::tcp("127.0.0.1", site.address.port(), Security::Plain, &Trust::default()).unwrap();
+        let connector =
+            Connector::tcp("127.0.0.1", site.address.port(), Security::Plain, &Trust::default()).unwrap();
         let jid: Jid = format!("{account}@{DOMAIN}").parse().unwrap();
         let room: BareJid = format!("management@conference.{DOMAIN}").parse().unwrap();
         let announcement = Announcement {
@@ -334,7 +339,10 @@ async fn a_job_from_invitation_to_finish() {
     assert_eq!(completed(&ending), hostile);
     assert_eq!(seen.first(), Some(&FromAgent::Started { execution: id("e1") }));
     assert!(seen.iter().any(|m| matches!(m, FromAgent::Log { text, .. } if text == "hello")), "{seen:?}");
-    assert!(seen.iter().any(|m| matches!(m, FromAgent::Progress { percent, .. } if *percent == 100.0)), "{seen:?}");
+    assert!(
+        seen.iter().any(|m| matches!(m, FromAgent::Progress { percent, .. } if *percent == 100.0)),
+        "{seen:?}"
+    );
     let finished = site.path("running/e1/finished");
     eventually("the ending is known to be stored", 10, || finished.exists().then_some(()));
     // Known and finished: taken without a second run.
@@ -346,7 +354,10 @@ async fn a_job_from_invitation_to_finish() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_agent_loses_no_job_and_runs_none_twice() {
     let site = Site::new();
-    site.service("Wait", "echo $$ >> $FOLDER/pids; while [ ! -e $FOLDER/go ]; do sleep 0.02; done; echo done > result.txt");
+    site.service(
+        "Wait",
+        "echo $$ >> $FOLDER/pids; while [ ! -e $FOLDER/go ]; do sleep 0.02; done; echo done > result.txt",
+    );
     let mut orchestrator = site.orchestrator().await;
     let agent = site.agent();
     orchestrator.agent_is_there().await;
@@ -354,7 +365,8 @@ async fn a_killed_agent_loses_no_job_and_runs_none_twice() {
     for execution in ["e1", "e2", "e3"] {
         orchestrator.execute(execution, "Wait", None).await.unwrap();
     }
-    let running = eventually("three programs run", 10, || Some(pids(&site.path("pids"))).filter(|p| p.len() == 3));
+    let running =
+        eventually("three programs run", 10, || Some(pids(&site.path("pids"))).filter(|p| p.len() == 3));
     agent.kill();
     orchestrator.agent_is_gone().await;
     assert!(running.iter().all(|pid| is_alive(*pid)));
@@ -369,7 +381,10 @@ async fn a_killed_agent_loses_no_job_and_runs_none_twice() {
     orchestrator.agent_is_gone().await;
     fs::write(site.path("go"), "").unwrap();
     eventually("the jobs end without an agent", 10, || {
-        ["e1", "e2", "e3"].iter().all(|e| site.path("running").join(e).join("exit.json").exists()).then_some(())
+        ["e1", "e2", "e3"]
+            .iter()
+            .all(|e| site.path("running").join(e).join("exit.json").exists())
+            .then_some(())
     });
     let agent = site.agent();
     orchestrator.agent_is_there().await;
@@ -397,7 +412,8 @@ async fn an_orderly_stop_leaves_jobs_running_and_an_abort_afterwards_ends_them()
     orchestrator.agent_is_there().await;
     orchestrator.invite().await;
     orchestrator.execute("e1", "Stubborn", None).await.unwrap();
-    let running = eventually("the program runs", 10, || Some(pids(&site.path("pids"))).filter(|p| !p.is_empty()));
+    let running =
+        eventually("the program runs", 10, || Some(pids(&site.path("pids"))).filter(|p| !p.is_empty()));
     agent.stop();
     orchestrator.agent_is_gone().await;
     assert!(is_alive(running[0]));
@@ -498,7 +514,9 @@ fn a_second_agent_with_the_same_records_refuses_to_start() {
     let _inside = runtime.enter();
     let site = Site::new();
     let first = site.agent();
-    eventually("the first agent has its folder", 10, || site.path("running/agent.lock").exists().then_some(()));
+    eventually("the first agent has its folder", 10, || {
+        site.path("running/agent.lock").exists().then_some(())
+    });
     let second = Command::new(AGENT).args(["run", "-r"]).arg(site.config("")).output().unwrap();
     assert_eq!(second.status.code(), Some(100));
     let text = String::from_utf8_lossy(&second.stderr).into_owned();

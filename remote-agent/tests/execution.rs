@@ -1,6 +1,8 @@
 //! One execution from start to ending, with real programs and a real supervisor: what the orchestrator is told, and that
 //! another agent can go on where one was lost.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::ffi::OsString;

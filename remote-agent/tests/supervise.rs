@@ -1,5 +1,7 @@
 //! The supervisor against real processes: every way to end, every way to hide from being ended.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::fs;
@@ -9,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use common::{AGENT, eventually, is_alive, memory_kib, pids, script};
 use rustix::process::{Pid, Signal, kill_process};
-use wps_remote_agent::supervise::record::{EXIT_FILE, Exit, JOB_FILE, Outcome};
+use wps_remote_agent::supervise::record::{EXIT_FILE, Exit, JOB_FILE, Limits, Outcome};
 
 struct Job {
     folder: tempfile::TempDir,
@@ -17,6 +19,7 @@ struct Job {
     max_running_time_s: u64,
     grace_ms: u64,
     log_limit_bytes: u64,
+    limits: Limits,
 }
 
 struct Supervised {
@@ -34,6 +37,7 @@ impl Job {
             max_running_time_s: 0,
             grace_ms: 300,
             log_limit_bytes: 1 << 20,
+            limits: Limits::default(),
         }
     }
 
@@ -46,6 +50,7 @@ impl Job {
             "argv": self.argv, "cwd": self.folder.path(), "env": [["FOLDER", self.folder.path()]],
             "log": self.path("stdout.log"), "log_limit_bytes": self.log_limit_bytes,
             "max_running_time_s": self.max_running_time_s, "grace_ms": self.grace_ms,
+            "limits": self.limits,
         }});
         fs::write(self.path(JOB_FILE), job.to_string()).unwrap();
         let child = Command::new(AGENT).arg("supervise").arg(self.folder.path()).spawn().unwrap();
@@ -285,6 +290,21 @@ fn a_gigabyte_of_output_costs_neither_memory_nor_disk() {
     assert_eq!((exit.outcome, exit.dropped_bytes), (Outcome::Exited(6), (1 << 30) - (1 << 20)));
     assert!(fs::metadata(job.path("stdout.log")).unwrap().len() < (1 << 20) + 200);
     assert!(peak < 2048, "the supervisor had {peak} KiB of private memory");
+}
+
+#[test]
+fn limits_hold_for_the_program_and_what_it_starts() {
+    // The limits come right after the start, so the program gives them a moment before it looks.
+    let mut job = Job::new("sleep 0.3; sh -c 'ulimit -n; ulimit -t; ulimit -v'; nice");
+    job.limits = Limits {
+        open_files: Some(64),
+        cpu_seconds: Some(77),
+        memory_mb: Some(500),
+        nice: Some(5),
+        ..Limits::default()
+    };
+    assert_eq!(job.run().outcome, Outcome::Exited(0));
+    assert_eq!(job.output(), "64\n77\n512000\n5\n");
 }
 
 #[test]

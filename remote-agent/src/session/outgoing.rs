@@ -103,7 +103,9 @@ impl Outgoing {
                     // Without a receiver the agent stops; its successor tells the ending again.
                     let _ = delivered.send(Delivered { execution }).await;
                 }
-                Err(error) => debug!(orchestrator = %key.0, execution.id = %execution, "an ending was not taken: {error}"),
+                Err(error) => {
+                    debug!(orchestrator = %key.0, execution.id = %execution, "an ending was not taken: {error}")
+                }
             }
         });
     }

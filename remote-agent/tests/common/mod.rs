@@ -1,6 +1,6 @@
 //! What the integration tests share: a temporary folder with a shell script in it, and waiting for a condition with a
 //! deadline instead of sleeping.
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, clippy::unwrap_used, reason = "each test binary uses its part and fails by panicking")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
