@@ -42,7 +42,7 @@ def finished(execution, limit=60):
     return seen
 
 
-wps = WebProcessingService(url, verbose=False, skip_caps=True)
+wps = WebProcessingService(url, skip_caps=True)
 wps.getcapabilities()
 expect(wps.identification.type == "WPS", wps.identification.type)
 expect(wps.version == "1.0.0", wps.version)
@@ -100,15 +100,21 @@ with open(f"{folder}/inline.geojson", "w", encoding="utf-8") as file:
     file.write(inline.data[0])
 step("synchronous document")
 
-# The default of OWSLib: asynchronous, all outputs, polling until the end.
+# Without any form of response: a synchronous document with all outputs.
 execution = wps.execute("gdal:Contour", INPUTS)
+expect(execution.isSucceded() and not execution.statusLocation, (execution.status, execution.statusLocation))
+expect([o.identifier for o in execution.processOutputs] == ["result_geojson"], "the output of the chosen format only")
+step("no form of response")
+
+# The default of OWSLib: asynchronous; an empty list of outputs means all. Polling until the end.
+execution = wps.execute("gdal:Contour", INPUTS, output=[])
 expect(execution.statusLocation, "no statusLocation")
 monitorExecution(execution, sleepSecs=0.1)
 expect(execution.isSucceded(), (execution.status, [vars(e) for e in execution.errors]))
 expect(execution.percentCompleted == 100, execution.percentCompleted)
 step("asynchronous, to 100 %")
 
-execution = wps.execute("demo:Sleep", [("seconds", "2")])
+execution = wps.execute("demo:Sleep", [("seconds", "2")], output=[])
 seen = finished(execution)
 expect(execution.isSucceded(), execution.status)
 expect(any(0 < percent < 100 for percent in seen) and seen[-1] == 100 and seen == sorted(seen), seen)
@@ -132,7 +138,7 @@ for form, output, ending in (("gml", "result_gml", "gml"), ("shz", "result_shape
 step("GML and shapefile")
 
 # Failure: a state with the program's own words, no exception in Python.
-execution = wps.execute("test:Fail", [])
+execution = wps.execute("test:Fail", [], output=[])
 finished(execution)
 expect(not execution.isSucceded() and execution.errors, execution.status)
 expect("the disk is on fire" in execution.errors[0].text, execution.errors[0].text)
@@ -166,7 +172,7 @@ expect(execution.processOutputs[0].data == ["a <b> & \"c\" é"], execution.proce
 step("echo of a difficult text")
 
 # Dismissal by GeoServer's operation; polling goes on and ends.
-execution = wps.execute("demo:Sleep", [("seconds", "600")])
+execution = wps.execute("demo:Sleep", [("seconds", "600")], output=[("result", False)])
 job = execution.statusLocation.split("executionId=")[1].split("&")[0]
 with urllib.request.urlopen(f"{url}?service=WPS&version=1.0.0&request=Dismiss&executionId={job}") as answer:
     expect(answer.status == 200, answer.status)
