@@ -42,11 +42,8 @@ pub fn start(
 ) -> Result<tokio::sync::watch::Receiver<Vec<Arc<ServiceDescriptor>>>, CatalogError> {
     let roots = if services.is_empty() { vec![config.services_dir.clone()] } else { services.to_vec() };
     let own = [&config.work_root, &config.resource_file_dir].into_iter().chain(&config.shared_dir);
-    let settings = watch::WatchSettings {
-        roots,
-        exclude: own.cloned().collect(),
-        context: config.load_context(),
-    };
+    let settings =
+        watch::WatchSettings { roots, exclude: own.cloned().collect(), context: config.load_context() };
     let (watched, task) = watch::watch(settings)?;
     helpers.spawn(task);
     Ok(watched.offers)
@@ -133,14 +130,13 @@ impl Catalog {
         }
         let last_good = before.and_then(|entry| entry.good.clone());
         let entry = match load(path, bytes, context) {
-            Loaded::Descriptor(descriptor) => {
-                Entry { hash, good: Some(Arc::new(*descriptor)), broken: None }
-            }
+            Loaded::Descriptor(descriptor) => Entry { hash, good: Some(Arc::new(*descriptor)), broken: None },
             Loaded::Broken(error) => Entry { hash, good: last_good, broken: Some(error) },
             // A descriptor that lost all its marks is an edit gone wrong, not another kind of file.
             Loaded::Other if last_good.is_some() => {
                 let why = "is not a service descriptor any more: the key `service` is gone";
-                let finding = Finding::error("not-a-descriptor", why).remedy("put it back, or remove the file");
+                let finding =
+                    Finding::error("not-a-descriptor", why).remedy("put it back, or remove the file");
                 let error = IniError { file: path.to_string_lossy().into_owned(), findings: vec![finding] };
                 Entry { hash, good: last_good, broken: Some(error) }
             }
@@ -164,7 +160,12 @@ impl Catalog {
             if let Some(error) = &entry.broken {
                 let kept = entry.good.as_ref().map(|good| good.id.clone());
                 let change = CatalogChange::Broken { error: error.clone(), kept };
-                self.say(&mut said, format!("broken {} {}", path.display(), entry.hash), change, &mut changes);
+                self.say(
+                    &mut said,
+                    format!("broken {} {}", path.display(), entry.hash),
+                    change,
+                    &mut changes,
+                );
             }
             let Some(good) = &entry.good else { continue };
             if let Some(first) = owners.get(&good.id) {

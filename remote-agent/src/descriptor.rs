@@ -10,6 +10,8 @@ mod logging;
 pub mod model;
 pub mod paths;
 pub mod pattern;
+#[cfg(test)]
+mod tests;
 pub mod types;
 
 pub use load::{LoadContext, Loaded, load};

@@ -23,7 +23,11 @@ fn names(changes: &[CatalogChange]) -> Vec<String> {
             CatalogChange::Changed(descriptor) => format!("changed {}", descriptor.id),
             CatalogChange::Removed(id) => format!("removed {id}"),
             CatalogChange::Broken { error, kept } => {
-                format!("broken {} kept {}", error.findings[0].code, kept.as_ref().map_or("-".into(), ToString::to_string))
+                format!(
+                    "broken {} kept {}",
+                    error.findings[0].code,
+                    kept.as_ref().map_or("-".into(), ToString::to_string)
+                )
             }
             CatalogChange::Held { id, line, .. } => format!("held {id} line {line}"),
             CatalogChange::Duplicate { id, second, .. } => format!("duplicate {id} {}", second.display()),
@@ -56,8 +60,15 @@ fn files_come_change_and_go() {
     assert_eq!(step(&mut catalog, "a.ini", Some(&text("A", "true"))), ["added default:A"]);
     assert_eq!(step(&mut catalog, "a.ini", Some(&text("A", "true"))), [""; 0], "nothing new, nothing told");
     assert_eq!(step(&mut catalog, "a.ini", Some(&text("A", "false"))), ["changed default:A"]);
-    assert_eq!(step(&mut catalog, "other.ini", Some("[x]\ny = 1\n")), [""; 0], "other files are not our business");
-    assert_eq!(step(&mut catalog, "a.ini", Some(&text("B", "true"))), ["removed default:A", "added default:B"]);
+    assert_eq!(
+        step(&mut catalog, "other.ini", Some("[x]\ny = 1\n")),
+        [""; 0],
+        "other files are not our business"
+    );
+    assert_eq!(
+        step(&mut catalog, "a.ini", Some(&text("B", "true"))),
+        ["removed default:A", "added default:B"]
+    );
     assert_eq!(step(&mut catalog, "a.ini", None), ["removed default:B"]);
     assert!(catalog.offers().is_empty());
 }
@@ -74,7 +85,10 @@ fn a_broken_edit_keeps_the_last_good_version() {
     assert_eq!(settle(&mut catalog), [""; 0], "told once");
     assert_eq!(step(&mut catalog, "a.ini", Some("nothing")), ["broken not-a-descriptor kept default:A"]);
     assert_eq!(step(&mut catalog, "a.ini", Some(&text("A", "true"))), [""; 0], "as it was");
-    assert_eq!(step(&mut catalog, "b.ini", Some("[Description]\nservice = B\n")), ["broken missing-key kept -"]);
+    assert_eq!(
+        step(&mut catalog, "b.ini", Some("[Description]\nservice = B\n")),
+        ["broken missing-key kept -"]
+    );
 }
 
 #[test]
@@ -119,15 +133,30 @@ fn only_likely_names_are_looked_at() {
     for good in ["a.config", "a.INI", "a.b.properties"] {
         check(good, true);
     }
-    for bad in ["remote.config", "logger.properties", ".a.ini", "a.ini~", "a.ini.swp", "#a.ini", ".#a.ini", "a.txt", "a"] {
+    for bad in [
+        "remote.config",
+        "logger.properties",
+        ".a.ini",
+        "a.ini~",
+        "a.ini.swp",
+        "#a.ini",
+        ".#a.ini",
+        "a.txt",
+        "a",
+    ] {
         check(bad, false);
     }
 }
 
 /// Waits until the offer is as wanted; says how long it took.
-async fn until(watched: &mut Watched, what: &str, wanted: impl Fn(&[Arc<ServiceDescriptor>]) -> bool) -> Duration {
+async fn until(
+    watched: &mut Watched,
+    what: &str,
+    wanted: impl Fn(&[Arc<ServiceDescriptor>]) -> bool,
+) -> Duration {
     let begun = Instant::now();
-    let found = tokio::time::timeout(Duration::from_secs(10), watched.offers.wait_for(|offers| wanted(offers))).await;
+    let found =
+        tokio::time::timeout(Duration::from_secs(10), watched.offers.wait_for(|offers| wanted(offers))).await;
     assert!(found.is_ok_and(|found| found.is_ok()), "{what}: {:?}", watched.offers.borrow());
     begun.elapsed()
 }
@@ -149,7 +178,8 @@ async fn a_watched_folder_is_followed_within_a_second() {
     let (mut watched, tasks) = begin(&folder, vec![folder.join("work")]);
     assert_eq!(watched.offers.borrow().len(), 1, "the first offer is complete at once");
 
-    let has = |id: &'static str| move |offers: &[Arc<ServiceDescriptor>]| offers.iter().any(|o| o.id.name() == id);
+    let has =
+        |id: &'static str| move |offers: &[Arc<ServiceDescriptor>]| offers.iter().any(|o| o.id.name() == id);
     std::fs::create_dir(folder.join("echo")).unwrap();
     std::fs::write(folder.join("echo/service.ini"), text("Echo", "true")).unwrap();
     let took = until(&mut watched, "dropped", has("Echo")).await;
@@ -192,7 +222,10 @@ async fn a_file_that_is_being_written_causes_no_stir() {
         }
     });
     let found = broken.await.unwrap();
-    assert!(matches!(&found, Some(CatalogChange::Broken { kept: Some(_), .. })), "no other stir before: {found:?}");
+    assert!(
+        matches!(&found, Some(CatalogChange::Broken { kept: Some(_), .. })),
+        "no other stir before: {found:?}"
+    );
     assert_eq!(watched.offers.borrow().len(), 1);
     drop(tasks);
 }

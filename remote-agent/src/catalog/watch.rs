@@ -52,7 +52,9 @@ pub struct Watched {
 }
 
 /// Takes a first look, so that the first offer is complete, and gives the task that keeps watching until it is dropped.
-pub fn watch(mut settings: WatchSettings) -> Result<(Watched, impl Future<Output = ()> + Send), CatalogError> {
+pub fn watch(
+    mut settings: WatchSettings,
+) -> Result<(Watched, impl Future<Output = ()> + Send), CatalogError> {
     for root in &mut settings.roots {
         let real = root.canonicalize();
         *root = real.map_err(|source| CatalogError::NoFolder { path: root.clone(), source })?;
@@ -279,8 +281,13 @@ impl Keeper {
         for (path, stamp) in listing {
             self.note_one(path, Some(*stamp), now);
         }
-        let gone: Vec<PathBuf> =
-            self.taken.keys().chain(self.pending.keys()).filter(|path| !listing.contains_key(*path)).cloned().collect();
+        let gone: Vec<PathBuf> = self
+            .taken
+            .keys()
+            .chain(self.pending.keys())
+            .filter(|path| !listing.contains_key(*path))
+            .cloned()
+            .collect();
         for path in gone {
             self.note_one(&path, None, now);
         }

@@ -259,7 +259,6 @@ fn ordered_sections(reading: &mut Reading<'_>) -> Sections {
         if roles.count() == 0 {
             continue;
         }
-        let class = section.raw("class").unwrap_or_default();
         let plain = ["input", "const", "output", "action"].iter().any(|role| {
             let lower = name.to_lowercase();
             lower
@@ -277,10 +276,7 @@ fn ordered_sections(reading: &mut Reading<'_>) -> Sections {
             );
         }
         if roles.count() > 1 {
-            let definition = matches!(class, "param" | "const");
-            if roles.action && (roles.input && definition || roles.output && class.is_empty())
-                || roles.action && roles.input
-            {
+            if roles.action {
                 let why = "is read both as an action and as an input or output, and cannot be both";
                 reading.error("several-roles", name, "", why, "rename the section");
                 continue;

@@ -123,12 +123,12 @@ pub fn load(file: &Path, bytes: &[u8], context: &LoadContext) -> Loaded {
     }
 }
 
-/// Reads a file that is meant to be a descriptor; every fault is reported.
-pub fn load_descriptor(
+/// Which dialect a file has, and its sections and keys, whether or not they make a descriptor.
+pub fn read_document(
     file: &Path,
     bytes: &[u8],
     context: &LoadContext,
-) -> Result<ServiceDescriptor, IniError> {
+) -> Result<(Dialect, Document), IniError> {
     let name = file.to_string_lossy().into_owned();
     let whole = |finding: Finding| IniError { file: name.clone(), findings: vec![finding] };
     let dialect = match recognise(bytes) {
@@ -141,10 +141,8 @@ pub fn load_descriptor(
         FileKind::Other => {
             Document::parse(bytes, &Options { latin1: context.latin1, ..Options::new(&name) })?;
             let why = "is not a service descriptor: neither [DEFAULT] nor [Description] has a key `service`";
-            return Err(whole(
-                Finding::error("not-a-descriptor", why)
-                    .remedy("add `service = NAME` to [DEFAULT] (or [Description])"),
-            ));
+            let remedy = "add `service = NAME` to [DEFAULT] (or [Description])";
+            return Err(whole(Finding::error("not-a-descriptor", why).remedy(remedy)));
         }
     };
     let object_sections: &'static [&'static str] = match dialect {
@@ -156,7 +154,17 @@ pub fn load_descriptor(
         Dialect::B => dialect_b::SECTIONS,
     };
     let options = Options { latin1: context.latin1, object_sections, folded_sections, ..Options::new(&name) };
-    let doc = Document::parse(bytes, &options)?;
+    Ok((dialect, Document::parse(bytes, &options)?))
+}
+
+/// Reads a file that is meant to be a descriptor; every fault is reported.
+pub fn load_descriptor(
+    file: &Path,
+    bytes: &[u8],
+    context: &LoadContext,
+) -> Result<ServiceDescriptor, IniError> {
+    let name = file.to_string_lossy().into_owned();
+    let (dialect, doc) = read_document(file, bytes, context)?;
     let mut reading = Reading {
         doc: &doc,
         vars: context.variables(file),

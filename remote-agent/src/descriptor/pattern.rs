@@ -2,25 +2,33 @@
 //! of bounded effort as the fallback. Knows nothing of where an expression is used.
 
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 /// Longest expression, in bytes.
 const MAX_PATTERN: usize = 8 * 1024;
 /// How many steps the fallback engine may take for one text.
 const MAX_STEPS: usize = 200_000;
 /// How large a compiled expression may be, in bytes.
-const MAX_COMPILED: usize = 2 * 1024 * 1024;
+const MAX_COMPILED: usize = 10 * 1024 * 1024;
+/// An expression of at most this length that counts nothing cannot exceed [`MAX_COMPILED`], so it need not be compiled to
+/// know that it can be.
+const SURELY_SMALL: usize = 200;
 
-/// A compiled expression.
+/// An expression that can be used. Compiled at its first use: a folder of a hundred descriptors must load in no time, and
+/// most of them do not run most of the time.
 #[derive(Clone)]
 pub struct Pattern {
     source: String,
-    engine: Engine,
+    anchored: String,
+    groups: usize,
+    engine: Arc<OnceLock<Engine>>,
 }
 
-#[derive(Clone)]
 enum Engine {
     Linear(regex::Regex),
     Backtracking(Box<fancy_regex::Regex>),
+    /// Cannot be compiled after all; matches nothing.
+    None,
 }
 
 /// Where a whole match must lie.
@@ -62,19 +70,21 @@ impl Pattern {
             Anchor::Whole => format!("^(?:{translated})$"),
             Anchor::None => translated,
         };
-        // Python's `$` also matches before a final line feed; records and values have none.
-        match regex::RegexBuilder::new(&anchored).size_limit(MAX_COMPILED).build() {
-            Ok(regex) => Ok(Self { source: source.to_owned(), engine: Engine::Linear(regex) }),
-            Err(linear) => fancy_regex::RegexBuilder::new(&anchored)
-                .backtrack_limit(MAX_STEPS)
-                .delegate_size_limit(MAX_COMPILED)
-                .build()
-                .map(|regex| Self {
-                    source: source.to_owned(),
-                    engine: Engine::Backtracking(Box::new(regex)),
-                })
-                .map_err(|_| reason(&linear)),
-        }
+        let small = anchored.len() <= SURELY_SMALL && !anchored.contains('{');
+        let groups = regex_syntax::Parser::new().parse(&anchored).ok().filter(|_| small);
+        let groups = groups.map(|parsed| parsed.properties().explicit_captures_len());
+        let (groups, engine) = match groups {
+            Some(groups) => (groups, OnceLock::new()),
+            None => {
+                let engine = compile(&anchored)?;
+                (engine.groups(), OnceLock::from(engine))
+            }
+        };
+        Ok(Self { source: source.to_owned(), anchored, groups, engine: Arc::new(engine) })
+    }
+
+    fn engine(&self) -> &Engine {
+        self.engine.get_or_init(|| compile(&self.anchored).unwrap_or(Engine::None))
     }
 
     /// The expression as written.
@@ -84,30 +94,52 @@ impl Pattern {
 
     /// How many groups it has.
     pub fn group_count(&self) -> usize {
-        match &self.engine {
-            Engine::Linear(regex) => regex.captures_len() - 1,
-            Engine::Backtracking(regex) => regex.captures_len() - 1,
-        }
+        self.groups
     }
 
     /// Whether the text matches. A text that exceeds the fallback's effort does not.
     pub fn is_match(&self, text: &str) -> bool {
-        match &self.engine {
+        match self.engine() {
             Engine::Linear(regex) => regex.is_match(text),
             Engine::Backtracking(regex) => regex.is_match(text).unwrap_or(false),
+            Engine::None => false,
         }
     }
 
     /// The groups of the first match.
     pub fn groups(&self, text: &str) -> Option<Groups> {
-        match &self.engine {
+        match self.engine() {
             Engine::Linear(regex) => regex.captures(text).map(|found| {
                 Groups(found.iter().map(|group| group.map(|m| m.as_str().to_owned())).collect())
             }),
             Engine::Backtracking(regex) => regex.captures(text).ok().flatten().map(|found| {
                 Groups(found.iter().map(|group| group.map(|m| m.as_str().to_owned())).collect())
             }),
+            Engine::None => None,
         }
+    }
+}
+
+impl Engine {
+    fn groups(&self) -> usize {
+        match self {
+            Self::Linear(regex) => regex.captures_len() - 1,
+            Self::Backtracking(regex) => regex.captures_len() - 1,
+            Self::None => 0,
+        }
+    }
+}
+
+fn compile(anchored: &str) -> Result<Engine, String> {
+    // Python's `$` also matches before a final line feed; records and values have none.
+    match regex::RegexBuilder::new(anchored).size_limit(MAX_COMPILED).build() {
+        Ok(regex) => Ok(Engine::Linear(regex)),
+        Err(linear) => fancy_regex::RegexBuilder::new(anchored)
+            .backtrack_limit(MAX_STEPS)
+            .delegate_size_limit(MAX_COMPILED)
+            .build()
+            .map(|regex| Engine::Backtracking(Box::new(regex)))
+            .map_err(|_| reason(&linear)),
     }
 }
 
@@ -164,11 +196,7 @@ fn translate(source: &str) -> String {
             }
             '[' => out.push_str(r"\["),
             ']' => {
-                out.push(if class { ']' } else { '\u{0}' });
-                if !class {
-                    out.pop();
-                    out.push_str(r"\]");
-                }
+                out.push_str(if class { "]" } else { r"\]" });
                 class = false;
             }
             '&' | '~' if class && next == Some(c) => out.extend(['\\', c]),
