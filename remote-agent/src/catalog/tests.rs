@@ -246,16 +246,22 @@ async fn a_program_that_comes_later_is_found() {
     drop(tasks);
 }
 
+/// Time that this thread has used, so that other work on the host does not count.
+fn used() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap(), u32::try_from(time.tv_nsec).unwrap())
+}
+
 #[test]
 fn many_descriptors_load_fast() {
     let whole = include_str!("../../tests/fixtures/descriptors/02-gdalwarp-reproject.config");
-    let begun = Instant::now();
+    let begun = used();
     let mut catalog = Catalog::default();
     for number in 0..100 {
         let text = whole.replace("service = Reproject", &format!("service = R{number}"));
         catalog.put(Path::new(&format!("/nowhere/{number}.config")), Some(text.as_bytes()), &context());
     }
     assert_eq!(catalog.settle(|_| Ok(())).len(), 100);
-    let took = begun.elapsed();
+    let took = used() - begun;
     assert!(took < Duration::from_secs(2), "{took:?} in an unoptimised build");
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use wps_remote_protocol::{Content, ExecutionId, Input, Inputs, Output, Request, Value};
 
 use super::{CANNOT_START, FAILED, Format, Try, complain, say};
-use crate::command::{Plan, PrepareError};
+use crate::command::{Plan, PrepareError, from_json};
 use crate::config::AgentConfig;
 use crate::descriptor::load::load_descriptor;
 use crate::descriptor::{LoadContext, ServiceDescriptor};
@@ -233,16 +233,7 @@ fn inputs(wanted: &Try, descriptor: &ServiceDescriptor) -> Result<Inputs, String
         else {
             return Err(fail("must hold one JSON object: {\"input\": value}".to_owned()));
         };
-        for (id, value) in object {
-            let document = is_complex(descriptor, &id);
-            match value {
-                // A list is several values, except where a document is wanted: there it is the document.
-                Json::Array(values) if !document => {
-                    inputs.extend(values.iter().map(|value| from_json(&id, value, document)));
-                }
-                value => inputs.push(from_json(&id, &value, document)),
-            }
-        }
+        inputs.extend(from_json::inputs(descriptor, &object));
     }
     for pair in &wanted.input {
         let (id, text) =
@@ -259,14 +250,6 @@ fn inputs(wanted: &Try, descriptor: &ServiceDescriptor) -> Result<Inputs, String
 
 fn is_complex(descriptor: &ServiceDescriptor, id: &str) -> bool {
     descriptor.inputs.iter().any(|input| input.name == id && input.kind.is_complex())
-}
-
-fn from_json(id: &str, value: &Json, document: bool) -> Input {
-    let text = match value {
-        Json::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    Input { id: id.to_owned(), value: given(&text, document) }
 }
 
 fn given(text: &str, document: bool) -> Value {
