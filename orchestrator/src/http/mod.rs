@@ -96,7 +96,7 @@ pub struct AppState {
     telemetry: Arc<Telemetry>,
     overview: watch::Receiver<Arc<Overview>>,
     bodies: Arc<Semaphore>,
-    capabilities: Arc<run::Cache>,
+    documents: Arc<run::Cache>,
     stopping: CancellationToken,
 }
 
@@ -116,7 +116,7 @@ impl AppState {
             telemetry,
             overview,
             bodies: Arc::new(Semaphore::new(units)),
-            capabilities: Arc::default(),
+            documents: Arc::default(),
             stopping: CancellationToken::new(),
         }
     }

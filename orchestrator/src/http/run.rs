@@ -16,10 +16,12 @@ use crate::jobs::Jobs;
 
 /// How long a Dismiss waits for the confirmation that everything has ended.
 const DISMISS_WAIT: Duration = Duration::from_secs(2);
-/// Most addresses for which capabilities are kept.
-const MAX_CACHED: usize = 16;
+/// Key of the descriptions of all processes; no address looks like it.
+const ALL: &str = "all";
+/// Most documents that are kept.
+const MAX_CACHED: usize = 8;
 
-/// Capabilities documents by face and address, for one version of the catalogue.
+/// Capabilities by face and address, and the descriptions of all processes by face, for one version of the catalogue.
 #[derive(Debug, Default)]
 pub(super) struct Cache(Mutex<Cached>);
 
@@ -30,8 +32,9 @@ struct Cached {
 }
 
 impl Cache {
-    pub(super) fn get(&self, face: Face, version: u64, url: &str, make: impl FnOnce() -> String) -> Bytes {
-        if let Some(document) = self.lock().find(face, version, url) {
+    /// The document for this key, an address or [`ALL`], made anew if the catalogue has changed.
+    pub(super) fn get(&self, face: Face, version: u64, key: &str, make: impl FnOnce() -> String) -> Bytes {
+        if let Some(document) = self.lock().find(face, version, key) {
             return document;
         }
         // Made without the lock: others need not wait for it.
@@ -41,11 +44,11 @@ impl Cache {
         if cached.version < version {
             *cached = Cached { version, documents: Vec::new() };
         }
-        if cached.version == version
-            && cached.documents.len() < MAX_CACHED
-            && cached.find(face, version, url).is_none()
-        {
-            cached.documents.push((face, url.to_owned(), document.clone()));
+        if cached.version == version && cached.find(face, version, key).is_none() {
+            if cached.documents.len() == MAX_CACHED {
+                cached.documents.remove(0);
+            }
+            cached.documents.push((face, key.to_owned(), document.clone()));
         }
         document
     }
@@ -56,25 +59,30 @@ impl Cache {
 }
 
 impl Cached {
-    fn find(&self, face: Face, version: u64, url: &str) -> Option<Bytes> {
+    fn find(&self, face: Face, version: u64, key: &str) -> Option<Bytes> {
         let mut documents = self.documents.iter().filter(|_| self.version == version);
-        documents.find(|(of, known, _)| *of == face && known == url).map(|(_, _, document)| document.clone())
+        documents.find(|(of, known, _)| *of == face && known == key).map(|(_, _, document)| document.clone())
     }
 }
 
-/// The descriptions that a client wants.
+/// The document with the descriptions that a client wants, in the words of a face.
 pub(super) fn described(
     state: &AppState,
+    face: Face,
     identifiers: &Identifiers,
-) -> Result<Vec<Arc<ProcessDescription>>, Fault> {
+    document: impl Fn(&[Arc<ProcessDescription>]) -> String,
+) -> Result<Bytes, Fault> {
     let catalogue = state.jobs.catalogue();
     match identifiers {
-        Identifiers::All => Ok(catalogue.processes.values().cloned().collect()),
+        Identifiers::All => Ok(state.documents.get(face, catalogue.version, ALL, || {
+            document(&catalogue.processes.values().cloned().collect::<Vec<_>>())
+        })),
         Identifiers::Some(names) => {
             let find = |name: &String| {
                 catalogue.processes.get(name).cloned().ok_or_else(|| Fault::no_such_process(name))
             };
-            names.iter().map(find).collect()
+            let wanted = names.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+            Ok(Bytes::from(document(&wanted)))
         }
     }
 }

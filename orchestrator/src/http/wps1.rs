@@ -45,7 +45,7 @@ pub(super) async fn answer(state: &AppState, arrival: &Arrival, asked: Request) 
     match asked {
         Request::GetCapabilities { update_sequence } => capabilities(state, arrival, update_sequence),
         Request::DescribeProcess(identifiers) => {
-            Ok(xml(describe::document(&run::described(state, &identifiers)?)))
+            Ok(xml(run::described(state, Face::Wps1, &identifiers, describe::document)?))
         }
         Request::Execute(execute) => self::execute(state, arrival, *execute).await,
         Request::GetExecutionStatus(id) => {
@@ -75,7 +75,7 @@ fn capabilities(state: &AppState, arrival: &Arrival, known: Option<u64>) -> Resu
     let make = || {
         capabilities::document(&state.config.service, url, catalogue.version, catalogue.processes.values())
     };
-    Ok(xml(state.capabilities.get(Face::Wps1, catalogue.version, url, make)))
+    Ok(xml(state.documents.get(Face::Wps1, catalogue.version, url, make)))
 }
 
 async fn execute(state: &AppState, arrival: &Arrival, execute: Execute) -> Result<Response, Fault> {

@@ -41,10 +41,10 @@ pub(super) async fn answer(state: &AppState, arrival: &Arrival, asked: Request) 
             let (url, version) = (&arrival.service_url, catalogue.version);
             let make =
                 || offerings::capabilities(&state.config.service, url, version, catalogue.processes.values());
-            Ok(xml(state.capabilities.get(Face::Wps2, version, url, make)))
+            Ok(xml(state.documents.get(Face::Wps2, version, url, make)))
         }
         Request::DescribeProcess(identifiers) => {
-            Ok(xml(offerings::offerings(&run::described(state, &identifiers)?)))
+            Ok(xml(run::described(state, Face::Wps2, &identifiers, offerings::offerings)?))
         }
         Request::Execute(execute) => self::execute(state, arrival, *execute).await,
         Request::GetStatus(id) => {

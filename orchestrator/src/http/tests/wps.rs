@@ -110,7 +110,14 @@ async fn descriptions_of_one_some_and_all() {
     assert_eq!(one.xml(200).matches("<ProcessDescription ").count(), 1);
     let all = world.get(&format!("{describe}all")).await;
     assert_eq!(all.xml(200).matches("<ProcessDescription ").count(), 2);
-    let wrong = world.get(&format!("{describe}default:GdalContour,no:Such")).await;
+    world.catalogue.send_replace(Arc::new(super::world::catalogue([fixtures::everything()], 4)));
+    let fewer = world.get(&format!("{describe}all")).await;
+    assert_eq!(
+        fewer.xml(200).matches("<ProcessDescription ").count(),
+        1,
+        "what is kept is not older than the catalogue"
+    );
+    let wrong = world.get(&format!("{describe}test:Everything,no:Such")).await;
     assert!(wrong.exception(400, "InvalidParameterValue", "Identifier").contains("no:Such"));
 }
 
