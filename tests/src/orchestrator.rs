@@ -152,17 +152,16 @@ impl<'a> Orchestrator<'a> {
         assert!(reached.is_some(), "not within {limit:?}: {what}; offered: {last:?}");
     }
 
-    /// Whether this many agents are present, by the metrics page.
-    pub fn agents_present(&self, count: usize) -> bool {
-        let Ok(answer) = Http::new(self.http).get("/metrics") else { return false };
-        answer.text().lines().any(|line| {
-            let mut words = line.split_whitespace();
-            words.next().is_some_and(|name| name.starts_with("wps_agents"))
-                && words
-                    .next()
-                    .and_then(|value| value.parse::<f64>().ok())
-                    .is_some_and(|value| value as usize == count)
-        })
+    /// A value of the metrics page without labels; `None` if the page cannot be had.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let answer = Http::new(self.http).get("/metrics").ok()?;
+        let page = answer.text();
+        page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+    }
+
+    /// Whether this many agents are present.
+    pub fn agents_present(&self, count: u32) -> bool {
+        self.metric("wps_agents") == Some(f64::from(count))
     }
 
     /// Kills it (SIGKILL) and starts it again with the same configuration.

@@ -176,7 +176,7 @@ pub fn binary(name: &str) -> PathBuf {
     BUILT.get_or_init(build).join(name)
 }
 
-/// Builds both programs in the profile of the tests, beside the tests.
+/// Builds the programs in the profile of the tests, beside the tests.
 fn build() -> PathBuf {
     let tests = std::env::current_exe().expect("the path of this test is known");
     // target/debug/deps/dismiss-0123 → target/debug; a program of this crate lies one level higher.
@@ -185,7 +185,7 @@ fn build() -> PathBuf {
         if folder.ends_with("deps") { folder.parent().expect("`deps` lies in a folder") } else { folder };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
-        .args(["build", "--quiet", "-p", "wps-orchestrator", "-p", "wps-remote-agent"])
+        .args(["build", "--quiet", "-p", "wps-orchestrator", "-p", "wps-remote-agent", "-p", "quickstart"])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     if folder.ends_with("release") {
         cargo.arg("--release");

@@ -69,19 +69,9 @@ fn the_small_clients() {
 
 #[test]
 fn the_quickstart_leaves_no_process_behind() {
-    // Built beside the other programs, in the same profile.
-    let folder = binary("wps-orchestrator").parent().unwrap().to_owned();
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "-p", "quickstart"]).current_dir(root());
-    cargo.env("CARGO_TARGET_DIR", folder.parent().unwrap());
-    if folder.ends_with("release") {
-        cargo.arg("--release");
-    }
-    assert!(cargo.status().unwrap().success(), "the quickstart does not build");
-
     let scratch = tempfile::tempdir().unwrap();
     let log = scratch.path().join("quickstart.log");
-    let mut command = Command::new(folder.join("quickstart"));
+    let mut command = Command::new(binary("quickstart"));
     // Its own temporary folder lies in this one, so that its processes can be told from others.
     command.env("TMPDIR", scratch.path());
     let program = Program::start("quickstart", command, &log).unwrap();

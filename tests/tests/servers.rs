@@ -90,13 +90,19 @@ fn a_server_that_is_killed_and_comes_back() {
             wps.wait_until(&job, LONG, |status| matches!(status, Status::Started(_)));
 
             site.bus().server().kill();
-            orchestrator.wait_without(&["demo:Echo", "test:Wait"]);
+            let noticed =
+                wait_until(LONG, || (orchestrator.metric("wps_xmpp_connected") == Some(0.0)).then_some(()));
+            assert!(noticed.is_some(), "{label}: the orchestrator does not notice");
             // WPS goes on without the bus.
             assert!(!wps.status(&job).is_final());
             site.bus().server().restart();
             let start = Instant::now();
-            orchestrator
-                .wait_until_offer(Duration::from_secs(10), "the processes again", |offer| offer.len() == 2);
+            let back = wait_until(Duration::from_secs(10), || {
+                let ready =
+                    orchestrator.metric("wps_xmpp_connected") == Some(1.0) && orchestrator.agents_present(1);
+                (ready && wps.processes().is_ok_and(|offer| offer.len() == 2)).then_some(())
+            });
+            assert!(back.is_some(), "{label}: not back within 10 s");
             tell(&format!("{label}: processes listed again {:?} after the server", start.elapsed()));
 
             agent.write("release", "");
