@@ -135,7 +135,7 @@ impl FaultKind {
         }
     }
 
-    /// Exception code (OGC 14-065r2 §9.6 to §9.10 and OGC 06-121r9 §8.3) and HTTP status on the WPS 2.0 face.
+    /// Exception code (OGC 14-065r2, exceptions of each operation; OGC 06-121r9 §8.3) and HTTP status on the WPS 2.0 face.
     pub fn wps2(self) -> (&'static str, u16) {
         match self {
             Self::NoSuchProcess => ("NoSuchProcess", 400),

@@ -60,7 +60,7 @@ pub(super) async fn answer(state: &AppState, arrival: &Arrival, asked: Request) 
             let job = run::dismiss(state, id).await?;
             let answer = xml(response::status_info(&job, Status::Dismissed, None));
             if !matches!(job.state, JobState::Dismissed { .. } | JobState::Dismissing { .. }) {
-                // OGC 14-065r2 §11.3: dismissing a job that has ended releases its results.
+                // OGC 14-065r2, Dismiss: dismissing a job that has ended releases its results.
                 state.jobs.remove(id).await?;
             }
             Ok(answer)

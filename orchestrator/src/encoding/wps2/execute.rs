@@ -1,4 +1,4 @@
-//! The Execute request of WPS 2.0.2 (§9.6): inputs as typed values, wanted outputs, mode and form of the answer. What a
+//! The Execute request of WPS 2.0.2: inputs as typed values, wanted outputs, mode and form of the answer. What a
 //! value may be is checked later, against the description.
 
 use wps_remote_protocol::{DataType, Input, Inputs, ProcessDescription, Value};
@@ -23,7 +23,7 @@ pub struct Execute {
     pub mode: Mode,
 }
 
-/// When an answer comes (§9.6.1 table 37).
+/// When an answer comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// With the end of the job.
@@ -78,7 +78,7 @@ pub(super) fn from_xml(
                 }
                 inputs.push(input(cursor, &element, description)?);
             }
-            // §9.6.1: the identifier comes first, and without it no value can be understood.
+            // the identifier comes first, and without it no value can be understood.
             ("Input", None) => return Err(Fault::missing("Identifier")),
             ("Output", _) => {
                 if outputs.len() == MAX_OUTPUTS {
@@ -120,7 +120,7 @@ fn input(
     Ok(Input { id, value })
 }
 
-/// `wps:Data`: a `wps:LiteralValue`, an `ows:BoundingBox`, or whatever the format says (§9.6.1, §7.3).
+/// `wps:Data`: a `wps:LiteralValue`, an `ows:BoundingBox`, or whatever the format says.
 fn data(
     cursor: &mut Cursor<'_>,
     element: &Element,

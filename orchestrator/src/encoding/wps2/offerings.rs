@@ -1,4 +1,4 @@
-//! What is offered, as WPS 2.0.2 words it: the capabilities (§9.8) and the process offerings (§9.9).
+//! What is offered, as WPS 2.0.2 words it: the capabilities and the process offerings.
 
 use std::sync::Arc;
 

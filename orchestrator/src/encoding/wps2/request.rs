@@ -16,20 +16,20 @@ const OPERATIONS: &str = "GetCapabilities, DescribeProcess, Execute (by POST), G
 /// What a client asks.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
-    /// GetCapabilities (§9.8).
+    /// GetCapabilities.
     GetCapabilities {
         /// `updateSequence` that the client knows, if it is a number of ours.
         update_sequence: Option<u64>,
     },
-    /// DescribeProcess (§9.9).
+    /// DescribeProcess.
     DescribeProcess(Identifiers),
-    /// Execute (§9.6).
+    /// Execute.
     Execute(Box<Execute>),
-    /// GetStatus (§9.10).
+    /// GetStatus.
     GetStatus(JobId),
-    /// GetResult (§9.11).
+    /// GetResult.
     GetResult(JobId),
-    /// Dismiss (§11.3).
+    /// Dismiss.
     Dismiss(JobId),
 }
 

@@ -1,4 +1,4 @@
-//! StatusInfo and Result of WPS 2.0.2 (§9.5). Everything comes from the job as it is stored, so that the documents are the
+//! StatusInfo and Result of WPS 2.0.2. Everything comes from the job as it is stored, so that the documents are the
 //! same after a restart and when the process is no longer offered.
 
 use wps_remote_protocol::{BoundingBox, DataType, Value};
@@ -14,7 +14,7 @@ use crate::engine::job::{Job, JobState, Timestamp};
 pub enum Status {
     /// What the state says.
     Actual,
-    /// The answer to an asynchronous Execute says so, whatever has happened since (§9.6.2).
+    /// The answer to an asynchronous Execute says so, whatever has happened since.
     Accepted,
     /// The answer to Dismiss says so, even while the end is not confirmed.
     Dismissed,
@@ -150,7 +150,7 @@ fn write_box(writer: &mut Writer, extra: &[(&str, &str)], area: &BoundingBox, de
         Some(DataType::BoundingBox(data)) => data.crs.first().map(String::as_str),
         _ => None,
     };
-    // §7.3.3: a box without reference system means nothing.
+    // a box without reference system means nothing.
     let crs = area.crs.as_deref().or(default).unwrap_or("EPSG:4326");
     let corner = |numbers: &[f64]| numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let dimensions = area.lower.len().to_string();
@@ -179,7 +179,7 @@ pub fn raw_document(delivery: &Delivery<'_>) -> Option<String> {
     Some(writer.finish())
 }
 
-/// Whether the job can still be asked for: a dismissed one cannot (§11.3).
+/// Whether the job can still be asked for: a dismissed one cannot.
 pub fn known(job: &Job) -> Result<(), Fault> {
     match job.state {
         JobState::Dismissed { .. } => Err(Fault::no_such_job(&job.id.to_string())),
