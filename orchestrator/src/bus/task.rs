@@ -9,6 +9,7 @@ use wps_remote_protocol::message::RefusalReason;
 use wps_remote_protocol::native::{self, Peer};
 use wps_remote_protocol::{AgentId, ErrorKind, ExecutionError, ExecutionId, FromAgent, Refusal, ToAgent};
 use wps_remote_xmpp::muc::{Muc, MucEvent, Occupant, RequestError, RequestToken, SendError};
+use wps_remote_xmpp::session::Ending;
 use wps_remote_xmpp::{Element, StanzaError, parse_payload, payload};
 
 use super::{BusConfig, Inbound};
@@ -87,6 +88,10 @@ impl Task {
     async fn event(&mut self, event: MucEvent) -> Result<(), Gone> {
         match event {
             MucEvent::Online { jid } => debug!(%jid, "logged in to the XMPP server"),
+            // Our own shutdown is nothing to warn about.
+            MucEvent::Offline { ending: Ending::Requested, .. } => {
+                self.disconnected(Ending::Requested.to_string()).await?;
+            }
             MucEvent::Offline { ending, retry_in } => {
                 warn!(
                     retry_in_ms = retry_in.as_millis() as u64,
