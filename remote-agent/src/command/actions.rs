@@ -87,7 +87,10 @@ impl Performer<'_> {
                     values: &self.bound.inputs[index],
                     multi: &spec.multi,
                     many: spec.max != Some(1),
-                    guard_dash: !spec.checks.allow_leading_dash && !is_number(spec.kind),
+                    // Values that the author lists are the author's.
+                    guard_dash: !spec.checks.allow_leading_dash
+                        && spec.checks.allowed.is_empty()
+                        && !is_number(spec.kind),
                 }
             }
             Operand::Const(index) => {
@@ -180,7 +183,7 @@ impl Performer<'_> {
 
     /// A client's value must not become an option of the program.
     fn guard(&self, subject: &Subject<'_>, words: &[Word]) -> Result<(), PrepareError> {
-        let alone = matches!(words, [word] if word.is_bare_value());
+        let alone = words.first().is_some_and(Word::is_bare_value);
         let spread = *subject.multi == Multi::Spread
             && subject.values.len() > 1
             && words.iter().any(Word::is_bare_value);
