@@ -422,3 +422,56 @@ fn parameters_of_the_simple_dialect_are_read() {
         "files go to the shared folder, texts do not"
     );
 }
+
+/// The indented blocks of the crate's page that begin with this line.
+fn examples(first: &str) -> Vec<String> {
+    let page = include_str!("../../README.md");
+    let mut blocks = vec![String::new()];
+    for line in page.lines() {
+        match (line.strip_prefix("    "), line.is_empty()) {
+            (Some(code), _) => blocks.last_mut().unwrap().push_str(&format!("{code}\n")),
+            (None, true) => blocks.last_mut().unwrap().push('\n'),
+            (None, false) => blocks.push(String::new()),
+        }
+    }
+    blocks.iter().map(|block| block.trim().to_owned()).filter(|block| block.starts_with(first)).collect()
+}
+
+#[test]
+fn the_examples_of_the_page_load_without_warnings() {
+    let simple = examples("[Description]\n");
+    let [greeter] = simple.as_slice() else { panic!("{simple:?}") };
+    assert_eq!(warned(greeter, &[]).outputs[0].name, "greeting");
+    let old = examples("[DEFAULT]\nservice");
+    let [contour] = old.as_slice() else { panic!("{old:?}") };
+    assert_eq!(warned(contour, &[]).actions.len(), 2);
+    assert_eq!(examples("[DEFAULT]\ndomain").len(), 1);
+}
+
+#[test]
+fn every_warning_is_on_the_page() {
+    let page = include_str!("../../README.md");
+    let sources = [
+        include_str!("common.rs"),
+        include_str!("dialect_a.rs"),
+        include_str!("dialect_a/inputs.rs"),
+        include_str!("dialect_a/outputs.rs"),
+        include_str!("dialect_a/actions.rs"),
+        include_str!("dialect_b.rs"),
+        include_str!("dialect_b/parameters.rs"),
+        include_str!("logging.rs"),
+        include_str!("../command/template.rs"),
+    ];
+    let mut found = 0;
+    for source in sources {
+        for rest in source.split(".warn(").chain(source.split("Finding::warning(")).skip(1) {
+            let Some(code) = rest.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next())
+            else {
+                continue;
+            };
+            assert!(page.contains(&format!("`{code}`")), "{code} is not explained");
+            found += 1;
+        }
+    }
+    assert!(found > 20, "{found}");
+}
