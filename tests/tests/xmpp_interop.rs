@@ -2,6 +2,8 @@
 //! and ejabberd; what happens when a server dies, when a login is wrong or doubled, when somebody sends too much. Knows
 //! no orchestrator and no agent. Servers that are not installed are named as skipped.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, and so do its helpers")]
+
 use std::time::{Duration, Instant};
 
 use e2e::xmpp::{Embedded, OWNER, Place, XmppServer, every_server};
@@ -181,10 +183,10 @@ async fn occupants_talk_and_ask_over_every_kind_of_connection_over(server: &mut 
             times.push(start.elapsed());
         }
         times.sort();
-        println!("{label}: request through the room p50 {:?}, p99 {:?}", times[50], times[98]);
+        e2e::tell(&format!("{label}: request through the room p50 {:?}, p99 {:?}", times[50], times[98]));
 
         match boss.request(&room, "nobody", payload("execute", "{}"), Duration::from_secs(5)).await {
-            Err(RequestError::Refused(error)) => println!("{label}: absent occupant: {error}"),
+            Err(RequestError::Refused(error)) => e2e::tell(&format!("{label}: absent occupant: {error}")),
             other => panic!("{label}: {other:?}"),
         }
         boss.send(&room, "nobody", payload("abort", "{}")).unwrap();
@@ -239,7 +241,7 @@ async fn everybody_is_back_within_ten_seconds_of_a_killed_server_over(server: &m
     let answer =
         boss.request(&place.room("wps"), "agent-1", payload("execute", "{}"), Duration::from_secs(5)).await;
     assert!(answer.is_ok(), "{label}: {answer:?}");
-    println!("{label}: all back in service {:?} after the server", back.elapsed());
+    e2e::tell(&format!("{label}: all back in service {:?} after the server", back.elapsed()));
     assert!(back.elapsed() < Duration::from_secs(10), "{label}: {:?}", back.elapsed());
     boss.close().await;
     answering.abort();
@@ -328,7 +330,7 @@ async fn ten_thousand_messages_arrive_in_order_over(server: &mut dyn XmppServer)
         .await;
         assert_eq!(body.split(' ').next(), Some(number.to_string().as_str()), "{label}");
     }
-    println!("{label}: {MESSAGES} messages of 500 bytes in {:?}", start.elapsed());
+    e2e::tell(&format!("{label}: {MESSAGES} messages of 500 bytes in {:?}", start.elapsed()));
     sending.await.unwrap();
     boss.close().await;
 }
@@ -368,7 +370,10 @@ async fn bombs_hurt_only_those_who_send_them_over(server: &mut dyn XmppServer) {
         })
         .await
         .unwrap();
-        println!("{label}: {what}: the sender was told {:?}", answer.chars().take(400).collect::<String>());
+        e2e::tell(&format!(
+            "{label}: {what}: the sender was told {:?}",
+            answer.chars().take(400).collect::<String>()
+        ));
         if label == "embedded" {
             assert!(answer.contains("policy-violation"), "{label}: {what}: {answer}");
         }
@@ -405,7 +410,7 @@ async fn a_killed_peer_is_seen_at_once_over(server: &mut dyn XmppServer) {
     // The socket is closed without a word, as when a process is killed.
     drop(client);
     gone(&mut boss_events, "villain", Duration::from_secs(2)).await;
-    println!("{label}: a killed peer was gone after {:?}", start.elapsed());
+    e2e::tell(&format!("{label}: a killed peer was gone after {:?}", start.elapsed()));
 }
 
 #[test]
