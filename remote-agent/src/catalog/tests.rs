@@ -6,6 +6,8 @@ use super::watch::{WatchSettings, Watched, watch};
 use super::*;
 
 const CONTEXT_DIR: &str = "/nowhere";
+/// What was promised; on an idle host it takes a quarter of a second.
+const SOON: Duration = Duration::from_secs(2);
 
 fn context() -> LoadContext {
     LoadContext::bare(PathBuf::from("/nowhere/work"))
@@ -170,7 +172,7 @@ fn begin(folder: &Path, exclude: Vec<PathBuf>) -> (Watched, JoinSet<()>) {
 }
 
 #[tokio::test]
-async fn a_watched_folder_is_followed_within_a_second() {
+async fn a_watched_folder_is_followed_soon() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().canonicalize().unwrap();
     std::fs::create_dir(folder.join("work")).unwrap();
@@ -183,18 +185,18 @@ async fn a_watched_folder_is_followed_within_a_second() {
     std::fs::create_dir(folder.join("echo")).unwrap();
     std::fs::write(folder.join("echo/service.ini"), text("Echo", "true")).unwrap();
     let took = until(&mut watched, "dropped", has("Echo")).await;
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < SOON, "{took:?}");
 
     let version = format!("{}version = 2\n", text("Echo", "true"));
     std::fs::write(folder.join("echo/service.ini"), version).unwrap();
     let newer = |offers: &[Arc<ServiceDescriptor>]| offers.iter().any(|o| o.version.as_deref() == Some("2"));
     let took = until(&mut watched, "changed", newer).await;
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < SOON, "{took:?}");
 
     std::fs::write(folder.join("work/job.ini"), text("Evil", "true")).unwrap();
     std::fs::remove_dir_all(folder.join("echo")).unwrap();
     let took = until(&mut watched, "removed", |offers| offers.len() == 1).await;
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < SOON, "{took:?}");
     assert!(!has("Evil")(&watched.offers.borrow()));
     drop(tasks);
 }
@@ -242,7 +244,7 @@ async fn a_program_that_comes_later_is_found() {
     std::fs::write(folder.join("prog"), "#!/bin/sh\n").unwrap();
     std::fs::set_permissions(folder.join("prog"), std::fs::Permissions::from_mode(0o755)).unwrap();
     let took = until(&mut watched, "program", |offers| offers.len() == 1).await;
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < SOON, "{took:?}");
     drop(tasks);
 }
 
