@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use wps_remote_protocol::{ExecutionId, ProcessId, Request};
@@ -26,6 +26,8 @@ const PRESENCE_LEAST: Duration = Duration::from_secs(1);
 const PRESENCE_MOST: Duration = Duration::from_secs(10);
 /// Events of executions that may wait for the driver.
 const EVENTS: usize = 256;
+/// An ending that has not been taken for so long is synced to disk.
+const UNTAKEN: Duration = Duration::from_secs(3);
 /// How long the last messages may take when jobs are ended with the agent.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -259,6 +261,7 @@ impl Driver {
             execution::Event::Log(level, text) => Event::Log(level, text),
             execution::Event::Ended(ending) => {
                 self.aborts.remove(&id);
+                self.make_durable_later(id.clone());
                 let process = self.engine.process_of(&id).map(ToString::to_string).unwrap_or_default();
                 match &ending {
                     Ending::Completed(outputs) => {
@@ -329,6 +332,18 @@ impl Driver {
         let abort = CancellationToken::new();
         self.aborts.insert(id.clone(), abort.clone());
         self.executions.spawn(execution::run(self.host.clone(), id, begin, abort, self.events.clone()));
+    }
+
+    /// An ending that nobody takes for a while must survive a crash of the host. Syncing each at once would cost more than
+    /// many a job.
+    fn make_durable_later(&mut self, execution: ExecutionId) {
+        let folder = self.host.control.folder(&execution);
+        self.executions.spawn(async move {
+            sleep(UNTAKEN).await;
+            if let Ok(Err(error)) = spawn_blocking(move || folder.make_durable()).await {
+                warn!(execution.id = %execution, "its ending may not survive a crash of the host: {error}");
+            }
+        });
     }
 
     fn release(&mut self, execution: ExecutionId) {

@@ -259,11 +259,7 @@ fn check(spec: &Expected) -> Result<Option<Found>, Fault> {
     let path = match file.canonicalize() {
         Ok(path) => path,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return if spec.optional {
-                Ok(None)
-            } else {
-                Err(Fault::Missing { id: spec.id.clone(), file })
-            };
+            return if spec.optional { Ok(None) } else { Err(Fault::Missing { id: spec.id.clone(), file }) };
         }
         Err(error) => return Err(io_fault(error)),
     };
@@ -312,7 +308,12 @@ fn find(spec: &Expected) -> Result<Located, Fault> {
                     return Err(Fault::Ambiguous {
                         id: spec.id.clone(),
                         pattern: pattern.clone(),
-                        names: names.iter().take(5).map(|name| name.to_string_lossy()).collect::<Vec<_>>().join(", "),
+                        names: names
+                            .iter()
+                            .take(5)
+                            .map(|name| name.to_string_lossy())
+                            .collect::<Vec<_>>()
+                            .join(", "),
                     });
                 }
             }
@@ -393,10 +394,9 @@ impl Shipper<'_> {
     fn text(&mut self, spec: &Expected, text: String) -> Result<Value, Fault> {
         let bytes = text.len() as u64;
         let value = match &spec.data {
-            DataType::Literal(literal) => Value::Literal {
-                text: checked_literal(spec, literal.kind, text)?,
-                uom: literal.uom.clone(),
-            },
+            DataType::Literal(literal) => {
+                Value::Literal { text: checked_literal(spec, literal.kind, text)?, uom: literal.uom.clone() }
+            }
             DataType::Complex(complex) => complex_value(Content::Text(text), &complex.default_format()),
             DataType::BoundingBox(_) => complex_value(Content::Text(text), &Format::new("application/json")),
         };
@@ -462,7 +462,8 @@ impl Shipper<'_> {
 
     /// Everything beside the file that has its stem: `.shx` and `.dbf` go with a `.shp`.
     fn ship_sidecars(&self, file: &Path, target: &Path, shared: &Path) -> io::Result<()> {
-        let (Some(folder), Some(stem)) = (file.parent(), file.file_stem().and_then(|stem| stem.to_str())) else {
+        let (Some(folder), Some(stem)) = (file.parent(), file.file_stem().and_then(|stem| stem.to_str()))
+        else {
             return Ok(());
         };
         for entry in fs::read_dir(folder)?.flatten() {

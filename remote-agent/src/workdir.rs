@@ -18,7 +18,7 @@ use thiserror::Error;
 use wps_remote_protocol::{ExecutionError, ExecutionId, Outputs, ProcessId};
 
 use crate::outputs::Expected;
-use crate::supervise::record::{self, Durability, EXIT_FILE, Exit, JOB_FILE, Launch, RecordError};
+use crate::supervise::record::{self, EXIT_FILE, Exit, JOB_FILE, Launch, RecordError};
 
 const ENDING_FILE: &str = "ending.json";
 const FINISHED_FILE: &str = "finished";
@@ -267,7 +267,7 @@ impl Folder {
             return Err(error.into());
         }
         fill()?;
-        record::write(&self.path.join(JOB_FILE), record, Durability::Program).map_err(WorkdirError::from)?;
+        record::write(&self.path.join(JOB_FILE), record).map_err(WorkdirError::from)?;
         Ok(())
     }
 
@@ -286,10 +286,9 @@ impl Folder {
         record::read(&self.path.join(ENDING_FILE))
     }
 
-    /// Puts down what is to be told to the orchestrator. Not synced: after a crash of the host it is made again from
-    /// the program's exit record.
+    /// Puts down what is to be told to the orchestrator. Not synced, see [`Folder::make_durable`].
     pub fn write_ending(&self, ending: &Ending) -> Result<(), RecordError> {
-        record::write(&self.path.join(ENDING_FILE), ending, Durability::Program)
+        record::write(&self.path.join(ENDING_FILE), ending)
     }
 
     /// How many bytes of the output were reported by a former agent.
@@ -299,7 +298,7 @@ impl Folder {
 
     /// Puts down how many bytes of the output were reported.
     pub fn write_position(&self, bytes: u64) -> Result<(), RecordError> {
-        record::write(&self.path.join(POSITION_FILE), &bytes, Durability::Program)
+        record::write(&self.path.join(POSITION_FILE), &bytes)
     }
 
     /// Marks that the orchestrator has the ending: from now on the folders may be removed after the retention time.
@@ -310,6 +309,26 @@ impl Folder {
             // Nothing was ever put down for it: refused before it began.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(source) => Err(WorkdirError::Io { what: "mark", path, verb: "written", source }),
+        }
+    }
+
+    /// Syncs the ending, unless it is known to be stored elsewhere by now: it must survive a crash of the host.
+    pub fn make_durable(&self) -> io::Result<()> {
+        if self.finished_at().is_some() {
+            return Ok(());
+        }
+        for name in [JOB_FILE, EXIT_FILE, ENDING_FILE] {
+            match File::open(self.path.join(name)) {
+                Ok(file) => file.sync_all()?,
+                // An execution that never started has no exit record.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match File::open(&self.path) {
+            Ok(folder) => folder.sync_all(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
         }
     }
 

@@ -200,9 +200,14 @@ fn a_pattern_must_match_one_file() {
     assert!(world.collect(spec.clone(), true).is_ok());
     fs::write(world.work("out_2.tif"), "x").unwrap();
     assert!(world.fault(spec).contains("several: out_1.tif, out_2.tif"));
-    for (name, pattern, expected) in
-        [("a", "a", true), ("ab", "a", false), ("a.b.c", "a*.c", true), ("ac", "a*b*c", false), ("abc", "a*b*c", true), ("aa", "a*aa", false)]
-    {
+    for (name, pattern, expected) in [
+        ("a", "a", true),
+        ("ab", "a", false),
+        ("a.b.c", "a*.c", true),
+        ("ac", "a*b*c", false),
+        ("abc", "a*b*c", true),
+        ("aa", "a*aa", false),
+    ] {
         assert_eq!(matches(name, pattern), expected, "{name} {pattern}");
     }
 }

@@ -28,9 +28,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use self::pump::Pumped;
-use self::record::{
-    Durability, EXIT_FILE, Exit, JOB_FILE, JobFile, LOCK_FILE, Launch, Outcome, TROUBLE_FILE,
-};
+use self::record::{EXIT_FILE, Exit, JOB_FILE, JobFile, LOCK_FILE, Launch, Outcome, TROUBLE_FILE};
 use self::tree::Tree;
 
 /// The subcommand that runs a supervisor.
@@ -116,7 +114,9 @@ fn supervise(folder: &Path) -> Result<bool, Trouble> {
             }
         }
     };
-    record::write(&exit_file, &exit, Durability::Host)?;
+    // Not synced: that would cost more than the whole job, for endings that the orchestrator has stored a moment later.
+    // The agent syncs those that nobody takes.
+    record::write(&exit_file, &exit)?;
     Ok(true)
 }
 

@@ -159,18 +159,9 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, RecordError> {
     serde_json::from_slice(&bytes).map_err(|source| RecordError::Json { path: path.to_owned(), source })
 }
 
-/// Whether a record must outlive a crash of the host, or only one of the program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// Synced before it gets its name.
-    Host,
-    /// Atomic, but left to the kernel to write.
-    Program,
-}
-
-/// Writes a record under a temporary name and renames it, so that a reader sees the old state or the new one. Only the
-/// owner may read it: inputs can be confidential.
-pub fn write<T: Serialize>(path: &Path, record: &T, durability: Durability) -> Result<(), RecordError> {
+/// Writes a record under a temporary name and renames it, so that a reader sees the old state or the new one, also after a
+/// crash of the program; one of the host can lose it. Only the owner may read it: inputs can be confidential.
+pub fn write<T: Serialize>(path: &Path, record: &T) -> Result<(), RecordError> {
     let json =
         serde_json::to_vec(record).map_err(|source| RecordError::Json { path: path.to_owned(), source })?;
     let temporary = path.with_extension("tmp");
@@ -178,9 +169,6 @@ pub fn write<T: Serialize>(path: &Path, record: &T, durability: Durability) -> R
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(&json)?;
-        if durability == Durability::Host {
-            file.sync_data()?;
-        }
         fs::rename(&temporary, path)
     };
     attempt().map_err(|source| {
