@@ -160,9 +160,9 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
             results,
             outbound: bus.outbound,
             inbound: bus.inbound,
-            retention: config.retention,
             telemetry: telemetry.clone(),
             references: References::new(config.references.clone()),
+            aliases: config.aliases.clone(),
         },
         driver_stop.clone(),
     )

@@ -13,10 +13,14 @@ use wps_remote_protocol::ini::{Document, Finding, IniError, Options};
 
 use crate::engine::Limits;
 use crate::http::{HttpConfig, ServiceInfo};
+use crate::jobs::Aliases;
 use crate::references::Policy;
 use crate::store::Durability;
 
 pub use schema::SCHEMA;
+
+/// Longest alias of a process, in bytes.
+const MAX_ALIAS: usize = 200;
 
 /// Everything that the orchestrator needs to know.
 #[derive(Debug, Clone)]
@@ -35,10 +39,10 @@ pub struct Config {
     pub shared_dir: Option<PathBuf>,
     /// Where results are kept.
     pub results_dir: PathBuf,
-    /// How long ended jobs are kept; zero = for ever.
-    pub retention: Duration,
     /// What is fetched on behalf of clients.
     pub references: Policy,
+    /// Other identifiers of processes.
+    pub aliases: Aliases,
     /// The engine's times and bounds.
     pub limits: Limits,
     /// Pause between two questions for an agent's load.
@@ -215,6 +219,7 @@ impl Reader<'_> {
         let xmpp = self.xmpp(server.as_ref());
         let http = self.http();
         let references = self.references();
+        let aliases = self.aliases();
         let durability = match self.settings.text("store", "synchronous") {
             Some("normal") => Durability::Normal,
             _ => Durability::Full,
@@ -224,6 +229,7 @@ impl Reader<'_> {
             max_queue_ms: self.unsigned("limits", "max_queue_time_s") * 1000,
             agent_lost_ms: self.unsigned("limits", "agent_lost_timeout_s") * 1000,
             dismiss_ms: self.unsigned("limits", "dismiss_timeout_s") * 1000,
+            retention_ms: self.unsigned("results", "retention_h").saturating_mul(3_600_000),
             max_attempts: u8::try_from(self.unsigned("limits", "max_attempts")).unwrap_or(u8::MAX),
             ..Limits::default()
         };
@@ -236,8 +242,8 @@ impl Reader<'_> {
             durability,
             shared_dir,
             results_dir: below(&self, "results", "store_dir", "results"),
-            retention: Duration::from_secs(self.unsigned("results", "retention_h") * 3600),
             references,
+            aliases,
             limits,
             heartbeat: self.seconds("limits", "heartbeat_s"),
             answer_timeout: self.seconds("limits", "answer_timeout_s"),
@@ -251,6 +257,25 @@ impl Reader<'_> {
             },
         };
         if self.faults.is_empty() { Ok(config) } else { Err(self.document.error(self.faults).into()) }
+    }
+
+    fn aliases(&mut self) -> Aliases {
+        let mut aliases = Aliases::new();
+        for (alias, process) in self.settings.open("aliases") {
+            if alias.len() > MAX_ALIAS
+                || alias.chars().any(|c| c.is_whitespace() || c.is_control() || c == ',')
+            {
+                let why = format!("is no identifier: at most {MAX_ALIAS} bytes, no blank and no comma");
+                self.fault("aliases", alias, why);
+            }
+            match process.parse() {
+                Ok(process) => {
+                    aliases.insert(alias.clone(), process);
+                }
+                Err(error) => self.fault("aliases", alias, error.to_string()),
+            }
+        }
+        aliases
     }
 
     fn references(&mut self) -> Policy {

@@ -16,7 +16,7 @@ use wps_remote_protocol::{AgentId, ExecutionId, FromAgent, Load, Outputs, ToAgen
 use crate::bus::Inbound;
 use crate::engine::job::{Job, JobId, Timestamp};
 use crate::engine::{Accepted, Action, Engine, Limits};
-use crate::jobs::{Catalogue, Command, Jobs, Live, Refusal};
+use crate::jobs::{Aliases, Catalogue, Command, Jobs, Live, Refusal};
 use crate::references::References;
 use crate::results::Results;
 use crate::store::{Store, StoreError};
@@ -81,12 +81,12 @@ pub struct Parts {
     pub outbound: mpsc::UnboundedSender<(AgentId, ToAgent)>,
     /// From agents.
     pub inbound: mpsc::Receiver<Inbound>,
-    /// How long an ended job is kept; zero = for ever.
-    pub retention: Duration,
     /// Where figures are counted.
     pub telemetry: Arc<Telemetry>,
     /// Fetches inputs by reference.
     pub references: References,
+    /// Other identifiers of processes.
+    pub aliases: Aliases,
 }
 
 /// The job after its dismissal, or `None` if it was not active.
@@ -116,6 +116,7 @@ struct Driver {
     collected: mpsc::UnboundedSender<(ExecutionId, Result<Outputs, String>)>,
     retention: Duration,
     telemetry: Arc<Telemetry>,
+    aliases: Aliases,
     out: Vec<Action>,
 }
 
@@ -145,6 +146,7 @@ pub async fn start(parts: Parts, shutdown: CancellationToken) -> Result<Handles,
     // Unbounded: one entry per execution whose files are being taken over.
     let (collected, work_done) = mpsc::unbounded_channel();
     let live = Live::default();
+    let retention = Duration::from_millis(parts.limits.retention_ms);
     let mut driver = Driver {
         engine: Engine::new(parts.limits, parts.base_url),
         store: parts.store.clone(),
@@ -161,8 +163,9 @@ pub async fn start(parts: Parts, shutdown: CancellationToken) -> Result<Handles,
         waiters: HashMap::new(),
         dismissals: Vec::new(),
         collected,
-        retention: parts.retention,
+        retention,
         telemetry: parts.telemetry,
+        aliases: parts.aliases,
         out: Vec::new(),
     };
     let now = now();

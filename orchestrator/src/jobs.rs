@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
-use wps_remote_protocol::{Content, DataType, ProcessDescription, SharedFile, Value};
+use wps_remote_protocol::{Content, DataType, ProcessDescription, ProcessId, SharedFile, Value};
 
 use crate::engine::job::{Form, Job, JobId, UserId};
 use crate::matching::{self, Mismatch};
@@ -20,10 +20,36 @@ pub use wps_remote_protocol::Inputs;
 /// All processes that are offered at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Catalogue {
-    /// By identifier `namespace:service`, in the order of the identifiers.
+    /// By identifier (`namespace:service`, or an alias), in the order of the identifiers.
     pub processes: BTreeMap<String, Arc<ProcessDescription>>,
     /// Grows with each change (`updateSequence` of the capabilities).
     pub version: u64,
+}
+
+/// Other identifiers under which processes are offered too.
+pub type Aliases = BTreeMap<String, ProcessId>;
+
+impl Catalogue {
+    /// Offers processes under their own identifiers, and those that aliases stand for under these too. The identifier of a
+    /// process counts more than an alias of the same text.
+    pub fn new<'a>(
+        offered: impl Iterator<Item = (&'a ProcessId, &'a Arc<ProcessDescription>)>,
+        aliases: &Aliases,
+        version: u64,
+    ) -> Self {
+        let own: BTreeMap<&ProcessId, &Arc<ProcessDescription>> = offered.collect();
+        let mut processes: BTreeMap<_, _> =
+            own.iter().map(|(id, description)| (id.to_string(), Arc::clone(description))).collect();
+        for (alias, id) in aliases {
+            if let Some(description) = own.get(id) {
+                processes.entry(alias.clone()).or_insert_with(|| {
+                    let alias = Some(alias.clone());
+                    Arc::new(ProcessDescription { alias, ..description.as_ref().clone() })
+                });
+            }
+        }
+        Self { processes, version }
+    }
 }
 
 /// What a client wants to be executed.

@@ -86,7 +86,7 @@ pub enum Mismatch {
 pub fn fit(description: &ProcessDescription, inputs: &mut Inputs, form: &Form) -> Result<(), Mismatch> {
     for input in inputs.iter_mut() {
         let declared = description.input(&input.id).ok_or_else(|| Mismatch::UnknownInput {
-            process: description.id.to_string(),
+            process: description.identifier(),
             input: short(&input.id),
             known: names(description.inputs.iter().map(|i| i.id.as_str())),
         })?;
@@ -128,7 +128,7 @@ pub fn fit_fetched(description: &ProcessDescription, input: &Input) -> Result<()
 fn fit_outputs(description: &ProcessDescription, form: &Form) -> Result<(), Mismatch> {
     for wanted in &form.outputs {
         let declared = description.output(&wanted.id).ok_or_else(|| Mismatch::UnknownOutput {
-            process: description.id.to_string(),
+            process: description.identifier(),
             output: short(&wanted.id),
             known: names(description.outputs.iter().map(|o| o.id.as_str())),
         })?;

@@ -213,6 +213,12 @@ pub const SCHEMA: Schema = Schema {
             ],
         },
         Part {
+            name: "aliases",
+            doc: "Other identifiers of processes, for clients that know them by another name: alias = namespace:service",
+            open: true,
+            keys: &[],
+        },
+        Part {
             name: "limits",
             doc: "Times and bounds.",
             open: false,

@@ -43,11 +43,20 @@ fn faults_name_file_line_key_and_remedy() {
         ("[http]\ntrusted_proxies = 10.0.0.1, proxy\n", ["trusted_proxies", "2", "`proxy`"]),
         ("[xmpp_server]\nenabled = false\n", ["[xmpp]", "password", "password_file"]),
         ("[xmpp_server]\ncertificate = a.pem\n", ["certificate", "2", "together"]),
+        ("[aliases]\nx.y = Echo\n", ["x.y", "2", "namespace:service"]),
+        ("[aliases]\nx,y = demo:Echo\n", ["x,y", "2", "comma"]),
         ("[limits]\nmax_queued = 0\n", ["max_queued", "2", "1"]),
     ] {
         let error = parse(text).unwrap_err().to_string();
         assert!(parts.iter().all(|part| error.contains(part)), "{text}: {error}");
     }
+}
+
+#[test]
+fn aliases_keep_their_letters() {
+    let config = parse("[aliases]\norg.n52.Test-Echo = demo:Echo\nb = demo:Echo\n").unwrap();
+    let aliases: Vec<_> = config.aliases.iter().map(|(alias, id)| (alias.as_str(), id.to_string())).collect();
+    assert_eq!(aliases, [("b", "demo:Echo".to_owned()), ("org.n52.Test-Echo", "demo:Echo".to_owned())]);
 }
 
 #[test]

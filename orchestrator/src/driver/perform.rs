@@ -178,14 +178,9 @@ impl Driver {
     }
 
     fn publish_catalogue(&mut self) {
-        let processes = self
-            .engine
-            .fleet()
-            .catalogue()
-            .map(|(id, description)| (id.to_string(), description.clone()))
-            .collect();
+        let offered = self.engine.fleet().catalogue();
         self.catalogue.send_modify(|catalogue| {
-            *catalogue = Arc::new(Catalogue { processes, version: catalogue.version + 1 });
+            *catalogue = Arc::new(Catalogue::new(offered, &self.aliases, catalogue.version + 1));
         });
     }
 

@@ -37,9 +37,11 @@ impl World {
             results,
             outbound,
             inbound,
-            retention: Duration::from_secs(3600),
             telemetry: Arc::default(),
             references: References::new(Policy::new(&["127.0.0.1".into()], &[]).unwrap()),
+            aliases: [("org.example.Other", "a:b"), ("a:b", "x:y"), ("gone", "x:y")]
+                .map(|(alias, id)| (alias.to_owned(), id.parse().unwrap()))
+                .into(),
         };
         let Handles { jobs, overview, task } = start(parts, shutdown.clone()).await.unwrap();
         Self { folder, store, jobs, to_driver, from_driver, overview, shutdown, task }
@@ -118,6 +120,29 @@ async fn a_job_is_stored_before_it_is_answered_and_its_result_before_finish() {
     assert_eq!(std::fs::read_to_string(w.jobs.results().path(file).unwrap()).unwrap(), "<a/>");
     let seen = w.jobs.wait(job.id, Duration::from_secs(10)).await.unwrap().unwrap();
     assert_eq!(seen.state, stored.state);
+    w.stop().await;
+}
+
+#[tokio::test]
+async fn an_alias_is_offered_beside_the_process_and_its_jobs_say_so() {
+    let mut w = World::new(tempfile::tempdir().unwrap()).await;
+    w.agent(vec![]).await;
+    let offered = |w: &World| -> Vec<(String, String)> {
+        let catalogue = w.jobs.catalogue();
+        catalogue.processes.iter().map(|(id, process)| (id.clone(), process.identifier())).collect()
+    };
+    // An alias never hides a process, and one that stands for nothing is not offered.
+    let both = ["a:b", "org.example.Other"].map(|id| (id.to_owned(), id.to_owned()));
+    assert_eq!(offered(&w), both);
+    let job = w.jobs.execute(NewJob { process: "org.example.Other".into(), ..new(vec![]) }).await.unwrap();
+    let ToAgent::Request(request) = w.heard().await else { panic!("a request was expected") };
+    assert_eq!(request.process.to_string(), "a:b");
+    let stored = w.store.load(job.id).await.unwrap().unwrap();
+    assert_eq!(stored.description.identifier(), "org.example.Other");
+    w.say(FromAgent::Unregister("a:b".parse().unwrap())).await;
+    let mut catalogue = w.jobs.catalogue.clone();
+    let gone = catalogue.wait_for(|catalogue| catalogue.processes.is_empty());
+    tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap().unwrap();
     w.stop().await;
 }
 

@@ -48,6 +48,7 @@ pub fn process(
     ProcessDescription {
         title: id.dotted(),
         id,
+        alias: None,
         summary: String::new(),
         version: "1.0.0".into(),
         keywords: vec![],
@@ -137,6 +138,7 @@ pub fn job(description: ProcessDescription, state: JobState) -> Job {
         started: None,
         state,
         log: vec![],
+        expires: None,
         attempts: 0,
         version: 1,
     }

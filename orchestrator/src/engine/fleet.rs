@@ -133,6 +133,8 @@ impl Fleet {
     /// An agent offers a process. Returns whether the catalogue changed.
     pub fn register(&mut self, id: &AgentId, description: ProcessDescription) -> bool {
         let Some(agent) = self.agents.get_mut(id) else { return false };
+        // Which other names there are is for the administrator of this service to say.
+        let description = ProcessDescription { alias: None, ..description };
         let process = description.id.clone();
         let known = agent.processes.get(&process).is_some_and(|old| **old == description);
         agent.processes.insert(process.clone(), Arc::new(description));

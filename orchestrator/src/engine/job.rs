@@ -138,6 +138,9 @@ pub struct Job {
     pub state: JobState,
     /// The newest lines of its log, at most [`MAX_LOG_LINES`].
     pub log: Vec<LogLine>,
+    /// When the job and its results will be forgotten, once that is known.
+    #[serde(default)]
+    pub expires: Option<Timestamp>,
     /// Attempts so far.
     pub attempts: u8,
     /// Grows with each stored change.

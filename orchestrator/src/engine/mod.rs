@@ -46,6 +46,8 @@ pub struct Limits {
     pub offline_ms: u64,
     /// Most attempts of a repeatable job.
     pub max_attempts: u8,
+    /// How long an ended job is kept; 0 = for ever.
+    pub retention_ms: u64,
 }
 
 impl Default for Limits {
@@ -57,6 +59,7 @@ impl Default for Limits {
             dismiss_ms: 60_000,
             offline_ms: 20_000,
             max_attempts: 3,
+            retention_ms: 7 * 24 * 3600 * 1000,
         }
     }
 }
@@ -193,6 +196,7 @@ impl Engine {
                 started: None,
                 state: JobState::Accepted { waiting: Waiting::Turn },
                 log: Vec::new(),
+                expires: None,
                 attempts: 0,
                 version: 0,
             },
@@ -351,6 +355,8 @@ impl Engine {
             self.fleet.end(&execution.agent, &execution.id);
         }
         job.state = state;
+        let kept = self.limits.retention_ms;
+        job.expires = job.finished().filter(|_| kept > 0).map(|finished| finished.plus_ms(kept));
         self.dismissing.remove(&id);
         self.save(id, out);
         out.push(Action::Notify(id));

@@ -14,6 +14,7 @@ use super::*;
 fn description(name: &str, repeatable: bool) -> ProcessDescription {
     ProcessDescription {
         id: name.parse().unwrap(),
+        alias: None,
         title: name.into(),
         summary: String::new(),
         version: "1.0.0".into(),
@@ -140,6 +141,8 @@ fn a_job_goes_its_usual_way() {
     w.say(&a, FromAgent::Completed { execution: e.clone(), outputs: vec![] });
     assert_eq!(w.said(), ["collect"]);
     w.engine.collected(&e, Ok(vec![]), w.now, &mut w.out);
+    let expires = w.out.iter().find_map(|a| if let Action::Save(job) = a { job.expires } else { None });
+    assert_eq!(expires, Some(w.now.plus_ms(7 * 24 * 3600 * 1000)));
     assert_eq!(w.said(), ["save successful", "notify", "release", "discard", "a<finish"]);
     w.say(&a, FromAgent::Completed { execution: e, outputs: vec![] });
     assert_eq!(w.said(), ["a<finish"]);
@@ -424,4 +427,14 @@ proptest! {
         }
         for id in ids { prop_assert!(stored[&id].state.is_final(), "job {} is still {}", id, stored[&id].state.name()); }
     }
+}
+
+#[test]
+fn an_agent_cannot_give_a_process_another_name() {
+    let mut w = World::new();
+    let agent = w.agent("a", 1);
+    let named = ProcessDescription { alias: Some("org.example.Other".into()), ..description("a:b", true) };
+    w.say(&agent, FromAgent::Register(Box::new(named)));
+    let names: Vec<_> = w.engine.fleet().catalogue().map(|(_, process)| process.identifier()).collect();
+    assert_eq!(names, ["a:b"]);
 }

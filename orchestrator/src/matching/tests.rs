@@ -36,6 +36,7 @@ fn output(id: &str, data: DataType) -> OutputDescription {
 fn process(inputs: Vec<InputDescription>, outputs: Vec<OutputDescription>) -> ProcessDescription {
     ProcessDescription {
         id: "a:b".parse().unwrap(),
+        alias: None,
         title: String::new(),
         summary: String::new(),
         version: "1.0.0".into(),

@@ -20,6 +20,7 @@ pub(crate) fn job(n: u128) -> Job {
         started: None,
         state: JobState::Accepted { waiting: Waiting::Turn },
         log: vec![],
+        expires: None,
         attempts: 0,
         version: 1,
     }

@@ -42,7 +42,7 @@ pub fn document<'a>(
 
 /// Identifier, title and abstract, as every document about a process begins.
 pub(super) fn write_brief(writer: &mut Writer, process: &ProcessDescription) {
-    writer.leaf("ows:Identifier", &[], &process.id.to_string());
+    writer.leaf("ows:Identifier", &[], &process.identifier());
     writer.leaf("ows:Title", &[], or_else(&process.title, || process.id.dotted()).as_str());
     writer.leaf("ows:Abstract", &[], ows::or_dash(&process.summary));
 }

@@ -94,7 +94,7 @@ fn write_identity(writer: &mut Writer, process: &ProcessDescription) {
         }
         writer.close();
     }
-    writer.leaf("ows:Identifier", &[], &process.id.to_string());
+    writer.leaf("ows:Identifier", &[], &process.identifier());
 }
 
 /// Title (the identifier where there is none), abstract if there is one, identifier.

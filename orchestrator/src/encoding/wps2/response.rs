@@ -35,6 +35,9 @@ pub fn status_info(job: &Job, status: Status, now: Option<Timestamp>) -> String 
         (Status::Actual, JobState::Failed { .. }) => "Failed",
     };
     writer.leaf("wps:JobID", &[], &job.id.to_string()).leaf("wps:Status", &[], word);
+    if let Some(expires) = job.expires.filter(|_| matches!(word, "Succeeded" | "Failed")) {
+        writer.leaf("wps:ExpirationDate", &[], &iso_time(expires));
+    }
     let going = matches!(word, "Accepted" | "Running");
     if let (true, Some(now)) = (going, now) {
         if let Some(end) = estimate(job, now) {
@@ -66,6 +69,9 @@ pub fn result(job: &Job, outputs_url: &str, files: &Files) -> String {
     let mut writer = Writer::new();
     super::open_root(&mut writer, "wps:Result", &[]);
     writer.leaf("wps:JobID", &[], &job.id.to_string());
+    if let Some(expires) = job.expires {
+        writer.leaf("wps:ExpirationDate", &[], &iso_time(expires));
+    }
     for delivery in delivery::deliveries(job) {
         writer.open("wps:Output", &[("id", &delivery.output.id)]);
         if delivery.wants_link() || delivery.is_link(files) {

@@ -60,6 +60,19 @@ fn every_state_is_a_valid_status() {
 }
 
 #[test]
+fn an_ended_job_tells_until_when_it_is_kept() {
+    let mut job = job(everything(), successful());
+    job.expires = Some(NOW.plus_ms(86_400_000));
+    let line = format!("<wps:ExpirationDate>{}</wps:ExpirationDate>", iso_time(NOW.plus_ms(86_400_000)));
+    let status = status_info(&job, Status::Actual, Some(NOW));
+    check("status-expiring", &status);
+    assert!(status.contains(&line), "{status}");
+    assert!(result(&job, "http://h/outputs", &Files::default()).contains(&line));
+    job.state = running(3);
+    assert!(!status_info(&job, Status::Actual, Some(NOW)).contains("ExpirationDate"));
+}
+
+#[test]
 fn the_answer_to_an_asynchronous_execute_says_accepted_whatever_has_happened() {
     let text = status_info(&job(everything(), successful()), Status::Accepted, Some(NOW));
     assert!(text.contains("<wps:Status>Accepted</wps:Status>"), "{text}");
