@@ -98,6 +98,9 @@ impl From<ProcessId> for String {
 pub struct ProcessDescription {
     /// Who it is.
     pub id: ProcessId,
+    /// Another identifier under which an orchestrator offers it; agents announce none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alias: Option<String>,
     /// Short name for people; `namespace.service` when the descriptor has none.
     pub title: String,
     /// One paragraph (`ows:Abstract`); may be empty.
@@ -131,6 +134,11 @@ fn default_version() -> String {
 }
 
 impl ProcessDescription {
+    /// The identifier that clients see: the alias, if it is offered under one.
+    pub fn identifier(&self) -> String {
+        self.alias.clone().unwrap_or_else(|| self.id.to_string())
+    }
+
     /// The input with this id.
     pub fn input(&self, id: &str) -> Option<&InputDescription> {
         self.inputs.iter().find(|input| input.id == id)

@@ -20,6 +20,7 @@ fn description() -> ProcessDescription {
     });
     ProcessDescription {
         id: "gdal:Contour".parse().unwrap(),
+        alias: None,
         title: "Contour".into(),
         summary: "lines ÄÖ <&>".into(),
         version: "1.0.0".into(),

@@ -14,6 +14,7 @@ impl ServiceDescriptor {
     pub fn description(&self) -> ProcessDescription {
         ProcessDescription {
             id: self.id.clone(),
+            alias: None,
             title: self.shown_title(),
             summary: self.description.clone(),
             version: self.version.clone().unwrap_or_else(|| "1.0.0".to_owned()),

@@ -12,6 +12,7 @@ fn settings() -> Settings {
 fn process(name: &str, weight: f64) -> ProcessDescription {
     ProcessDescription {
         id: ProcessId::new("test", name).unwrap(),
+        alias: None,
         title: name.into(),
         summary: String::new(),
         version: "1".into(),
