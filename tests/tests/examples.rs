@@ -105,3 +105,44 @@ fn the_quickstart_leaves_no_process_behind() {
     assert!(gone.is_some(), "left behind: {:?}", processes_with(&marker));
     assert!(!program.log().contains("ERROR"), "{}", program.log());
 }
+
+#[test]
+fn the_service_of_the_readme() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let block = |begin: &str| {
+        let start = readme.find(begin).unwrap_or_else(|| panic!("the README has no {begin}"));
+        readme[start..].split("```").next().unwrap().to_owned()
+    };
+    e2e::run("readme", |site| {
+        let orchestrator = site.orchestrator().start();
+        let agent = site.agent("a").file("hello.sh", &block("#!/bin/sh\n# hello.sh")).start();
+        agent.write("hello.ini", &block("; hello.ini"));
+        orchestrator.wait_for(&["my:Hello"]);
+        let mut wps = orchestrator.wps();
+        for (input, greeting) in [("", "Hello, World"), ("name=Ada", "Hello, Ada")] {
+            let answer = wps
+                .get(&format!("request=Execute&identifier=my:Hello&DataInputs={input}&RawDataOutput=result"));
+            assert_eq!(answer.text().trim(), greeting);
+        }
+        // What it says about the agent's own tools.
+        let descriptor = agent.services().join("hello.ini");
+        for (arguments, part) in
+            [(&["check"][..], ""), (&["describe"][..], "Hello"), (&["try"][..], "Hello, World")]
+        {
+            let output =
+                Command::new(binary("wps-remote-agent")).args(arguments).arg(&descriptor).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains(part), "{arguments:?}: {said}{output:?}");
+        }
+        let output = Command::new(binary("wps-remote-agent"))
+            .arg("try")
+            .arg(&descriptor)
+            .args(["--input", "name=Ada", "--dry-run", "--format", "json"])
+            .output()
+            .unwrap();
+        let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let argv: Vec<&str> =
+            plan["argv"].as_array().unwrap().iter().filter_map(|word| word.as_str()).collect();
+        assert_eq!(argv.last(), Some(&"--name=Ada"), "{plan}");
+    });
+}
