@@ -23,6 +23,9 @@ use crate::prepare::{self, Manner};
 use crate::workdir::{Control, Ending};
 use crate::{LOG_LIMIT, Options};
 
+/// Larger results are only named.
+const SHOWN: u64 = 1024;
+
 /// Grace time when no configuration names one.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -59,8 +62,14 @@ async fn attempt(wanted: &Try) -> Result<ExitCode, String> {
         inputs: inputs(wanted, &descriptor)?,
         base_url: String::new(),
     };
+    // Without a shared folder results would have to fit into a message, which is no concern of a run on this host.
+    let shared = match &context.shared_dir {
+        Some(shared) => Some(shared.clone()),
+        None if wanted.dry_run => None,
+        None => Some(make(scratch.join("shared"))?),
+    };
     let manner = Manner {
-        shared: context.shared_dir.clone(),
+        shared,
         grace: config.as_ref().map_or(GRACE, |config| config.kill_grace),
         log_limit_bytes: LOG_LIMIT,
         hidden_variables: Vec::new(),
@@ -124,7 +133,7 @@ async fn execute(
         let _ = fs::remove_dir_all(host.control.root());
         let _ = fs::remove_dir(scratch);
     }
-    show_ending(&ending, format)
+    show_ending(&ending, format, host.shared.as_deref())
 }
 
 fn show_event(event: &Event, format: Format) {
@@ -141,14 +150,14 @@ fn show_event(event: &Event, format: Format) {
     say(&if format == Format::Text { text } else { json.to_string() });
 }
 
-fn show_ending(ending: &Ending, format: Format) -> ExitCode {
+fn show_ending(ending: &Ending, format: Format, shared: Option<&Path>) -> ExitCode {
     match (ending, format) {
         (Ending::Completed(outputs), Format::Json) => {
-            say(&json!({ "event": "completed", "outputs": outputs }).to_string());
+            say(&json!({ "event": "completed", "outputs": outputs, "shared_dir": shared }).to_string());
         }
         (Ending::Completed(outputs), Format::Text) => {
             for output in outputs {
-                say(&format!("output    {} = {}", output.id, shown(output)));
+                say(&format!("output    {} = {}", output.id, shown(output, shared)));
             }
             say("completed");
         }
@@ -163,8 +172,8 @@ fn show_ending(ending: &Ending, format: Format) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn shown(output: &Output) -> String {
-    let cut = |text: &str| wps_remote_protocol::native::cut(text, 400);
+fn shown(output: &Output, shared: Option<&Path>) -> String {
+    let cut = |text: &str| wps_remote_protocol::native::cut(text, 1024);
     match &output.value {
         Value::Literal { text, .. } => cut(text),
         Value::Complex { content: Content::Text(text), media_type, .. } => {
@@ -174,7 +183,12 @@ fn shown(output: &Output) -> String {
             format!("({media_type}) {} bytes", bytes.len())
         }
         Value::Complex { content: Content::Shared(file), media_type, .. } => {
-            format!("({media_type}) {} bytes in the shared folder at {}", file.bytes, file.path)
+            let path = shared.unwrap_or(Path::new("")).join(&file.path);
+            let text = if file.bytes <= SHOWN { fs::read_to_string(&path).ok() } else { None };
+            match text {
+                Some(text) => format!("({media_type}) {}", cut(text.trim_end())),
+                None => format!("({media_type}) {} bytes in {}", file.bytes, path.display()),
+            }
         }
         Value::BoundingBox(bbox) => format!("{:?} {:?}", bbox.lower, bbox.upper),
         Value::Reference { href, .. } => href.clone(),
