@@ -46,6 +46,28 @@ fn every_folder_is_complete_and_every_descriptor_is_sound() {
 }
 
 #[test]
+fn every_page_shows_a_trial_that_works() {
+    let scratch = tempfile::tempdir().unwrap();
+    for folder in folders() {
+        let gdal = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with("gdal-"));
+        if gdal && !installed("gdal_contour") {
+            skip(&format!("trial of {}", folder.display()), "GDAL is not installed");
+            continue;
+        }
+        let page = fs::read_to_string(folder.join("README.md")).unwrap();
+        let line = page.lines().find(|line| line.starts_with("wps-remote-agent try ")).unwrap();
+        let output = Command::new(binary("wps-remote-agent"))
+            .args(line.split_whitespace().skip(1))
+            .current_dir(root())
+            .env("TMPDIR", scratch.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("completed"), "{line}: {output:?}");
+    }
+}
+
+#[test]
 fn every_sample_request_gives_the_expected_result() {
     e2e::run("services", |site| {
         let orchestrator = site.orchestrator().start();
