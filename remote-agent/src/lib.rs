@@ -15,6 +15,7 @@
 //!
 //! This file is the composition root: the only place that knows all parts.
 
+pub mod bbox;
 pub mod catalog;
 pub mod cli;
 pub mod command;

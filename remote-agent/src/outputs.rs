@@ -1,6 +1,8 @@
 //! What a program has produced: every declared output is found, checked and turned into a value, inline or as a file in
 //! the shared folder. Runs before success is reported; knows nothing of processes, rooms or descriptors.
 
+mod text;
+
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -10,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use wps_remote_protocol::{
-    Content, DataType, ErrorKind, ExecutionError, ExecutionId, Format, LiteralType, Output, Outputs,
-    SharedFile, Value,
+    Content, DataType, ErrorKind, ExecutionError, ExecutionId, Format, Output, Outputs, SharedFile, Value,
 };
 
+use self::text::{MAX_BOX, bounding_box, checked_literal, no_box};
 use crate::supervise::record::is_disk_full;
 
 /// Longest literal that travels inside a message when a shared folder could take it.
@@ -386,8 +388,10 @@ impl Shipper<'_> {
                 self.ship(spec, file, Format::new("text/plain"))
             }
             DataType::Complex(complex) => self.complex(spec, file, complex.default_format()),
-            // A box is written by programs as a small document; faces know how to read one.
-            DataType::BoundingBox(_) => self.complex(spec, file, Format::new("application/json")),
+            DataType::BoundingBox(_) if file.bytes > MAX_BOX => {
+                Err(no_box(spec, &format!("{} bytes", file.bytes)))
+            }
+            DataType::BoundingBox(_) => bounding_box(spec, &String::from_utf8_lossy(&read(spec, file)?)),
         }
     }
 
@@ -398,7 +402,7 @@ impl Shipper<'_> {
                 Value::Literal { text: checked_literal(spec, literal.kind, text)?, uom: literal.uom.clone() }
             }
             DataType::Complex(complex) => complex_value(Content::Text(text), &complex.default_format()),
-            DataType::BoundingBox(_) => complex_value(Content::Text(text), &Format::new("application/json")),
+            DataType::BoundingBox(_) => bounding_box(spec, &text)?,
         };
         if self.fits(&value) { Ok(value) } else { Err(Fault::NoSharedFolder { id: spec.id.clone(), bytes }) }
     }
@@ -489,29 +493,6 @@ fn read(spec: &Expected, file: &Checked) -> Result<Vec<u8>, Fault> {
         |source| Fault::Io { id: spec.id.clone(), verb: "read from", path: file.path.clone(), source },
     )?;
     Ok(bytes)
-}
-
-/// A text stays as it is; every other type is trimmed and must be readable as what it claims to be.
-fn checked_literal(spec: &Expected, kind: LiteralType, text: String) -> Result<String, Fault> {
-    let trimmed = text.trim();
-    let good = match kind {
-        LiteralType::String => return Ok(text),
-        LiteralType::Char => trimmed.chars().count() == 1,
-        LiteralType::Uri => !trimmed.is_empty() && !trimmed.chars().any(char::is_whitespace),
-        LiteralType::DateTime => !trimmed.is_empty(),
-        LiteralType::Boolean => matches!(trimmed, "true" | "false" | "0" | "1"),
-        LiteralType::Byte => trimmed.parse::<i8>().is_ok(),
-        LiteralType::Short => trimmed.parse::<i16>().is_ok(),
-        LiteralType::Integer => trimmed.parse::<i32>().is_ok(),
-        LiteralType::Long => trimmed.parse::<i64>().is_ok(),
-        LiteralType::Float | LiteralType::Double => trimmed.parse::<f64>().is_ok(),
-    };
-    if good {
-        Ok(trimmed.to_owned())
-    } else {
-        let text = trimmed.chars().take(60).collect();
-        Err(Fault::Literal { id: spec.id.clone(), kind: kind.xs_name(), text })
-    }
 }
 
 /// A name as one part of a path on the wire: letters of any script, digits and a few signs; all else becomes `_`.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use wps_remote_protocol::{
-    ComplexData, DataType, ErrorKind, ExecutionError, Format, LiteralData, LogLevel, Request,
+    BoundingBoxData, ComplexData, DataType, ErrorKind, ExecutionError, Format, LiteralData, LogLevel, Request,
 };
 
 use crate::command::{self, FileContent, Plan, PlannedOutput, PlannedPlace, PrepareError, RunContext};
@@ -164,6 +164,7 @@ fn expected(
         Kind::Literal(kind) => {
             DataType::Literal(LiteralData { kind, uom: None, allowed: Default::default(), default: None })
         }
+        Kind::Box => DataType::BoundingBox(BoundingBoxData { crs: Vec::new() }),
         Kind::Json | Kind::Xml | Kind::Text | Kind::Binary => {
             DataType::Complex(ComplexData { formats: vec![Format::new(&output.media_type)], max_bytes: None })
         }

@@ -410,6 +410,8 @@ fn is_number(kind: Kind) -> bool {
             L::String | L::Char | L::Uri | L::Boolean | L::DateTime => false,
         },
         Kind::Json | Kind::Xml | Kind::Text | Kind::Binary => false,
+        // It begins with a number.
+        Kind::Box => true,
     }
 }
 

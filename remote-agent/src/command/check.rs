@@ -9,6 +9,7 @@ use jiff::fmt::strtime::BrokenDownTime;
 use wps_remote_protocol::LiteralType;
 
 use super::xml;
+use crate::bbox;
 use crate::descriptor::model::{InputSpec, Kind};
 
 /// Longest literal in characters unless the descriptor says otherwise.
@@ -221,9 +222,15 @@ pub fn document(spec: &InputSpec, text: &str) -> Result<(), String> {
             .map(drop)
             .map_err(|error| format!("is not JSON: {error}"))?,
         Kind::Xml => xml::check(text)?,
-        Kind::Text | Kind::Binary | Kind::Literal(_) => {}
+        Kind::Text | Kind::Binary | Kind::Literal(_) | Kind::Box => {}
     }
     patterns(spec, text)
+}
+
+/// Checks the text of a bounding box and gives it the form in which programs see it.
+pub fn bounding_box(spec: &InputSpec, text: &str) -> Result<String, String> {
+    let area = bbox::parse(text).ok_or_else(|| format!("`{}` is not {}", short(text), bbox::FORM))?;
+    bbox::text(&area, &spec.crs)
 }
 
 /// A number as text: whole ones in decimal, floats in the shortest form that reads back, with `.0` for whole numbers; a

@@ -6,7 +6,7 @@ mod recorded;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
-use wps_remote_protocol::{Content, ExecutionId, Input, SharedFile, Value};
+use wps_remote_protocol::{BoundingBox, Content, DataType, ExecutionId, Input, SharedFile, Value};
 
 use super::*;
 use crate::descriptor::load::load_descriptor;
@@ -394,4 +394,32 @@ fn sensitive_values_are_masked() {
     ));
     let plan = plan(&descriptor, &json!({"key": "hunter2"})).unwrap();
     assert_eq!(plan.masked(&plan.argv().join(" ")), "/bin/prog -q --key=****");
+}
+
+#[test]
+fn boxes_reach_the_program_with_their_system() {
+    let ini = "[Description]\nservice = s\nnamespace = n\nexecutable = /bin/true\n[Input]\n\
+        area = {\"type\": \"bbox\", \"min\": 0, \"default\": \"0,0,1,1\", \"crs\": [\"EPSG:4326\", \"EPSG:25832\"]}\n\
+        [Output]\nr = {\"type\": \"bbox\", \"file\": \"r.txt\"}\n";
+    let descriptor = load(Path::new("/srv/box.ini"), ini);
+    let last = |inputs: &Json| argv(&descriptor, inputs).last().cloned().unwrap_or_default();
+    assert!(last(&json!({})).ends_with("0,0,1,1,EPSG:4326"));
+    assert!(
+        last(&json!({"area": "-7,40.5,2,50,urn:ogc:def:crs:EPSG::25832"}))
+            .ends_with("-7,40.5,2,50,EPSG:25832")
+    );
+    let invalid = (InputFault::InvalidParameterValue, "area".to_owned());
+    assert_eq!(fault(&descriptor, &json!({"area": "1,2,3"})), invalid);
+    assert_eq!(fault(&descriptor, &json!({"area": "1,2,3,4,EPSG:1"})), invalid);
+    let area = BoundingBox { crs: None, lower: vec![1.0, 2.0], upper: vec![3.0, 4.25] };
+    let inputs = vec![Input { id: "area".into(), value: Value::BoundingBox(area) }];
+    let plan = prepare(&descriptor, &run_context(), &inputs).unwrap();
+    assert!(plan.argv().last().unwrap().ends_with("1,2,3,4.25,EPSG:4326"));
+    let described = descriptor.description();
+    let systems = |data: &DataType| match data {
+        DataType::BoundingBox(data) => data.crs.join(" "),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(systems(&described.inputs[0].data), "EPSG:4326 EPSG:25832");
+    assert_eq!(systems(&described.outputs[0].data), "EPSG:4326");
 }

@@ -11,6 +11,7 @@ use wps_remote_protocol::ini::{Finding, nearest};
 use wps_remote_protocol::{Content, Inputs, LiteralType, SharedFile, Value};
 
 use super::{FileContent, InputError, InputFault, PlannedFile, PrepareError, Run, check, invalid};
+use crate::bbox;
 use crate::descriptor::model::{InputSpec, Kind, PassBy, ServiceDescriptor};
 use crate::descriptor::{paths, types};
 
@@ -133,6 +134,7 @@ fn default_value(
         Kind::Literal(kind @ (LiteralType::Boolean | LiteralType::DateTime)) => {
             check::literal(spec, kind, text).map_err(|why| invalid(&spec.name, why))?
         }
+        Kind::Box => check::bounding_box(spec, text).map_err(|why| invalid(&spec.name, why))?,
         _ => text.to_owned(),
     };
     let content = FileContent::Bytes(text.clone().into_bytes());
@@ -158,6 +160,21 @@ fn one_value(
                 }
             };
             let text = check::literal(spec, kind, text).map_err(|why| invalid(&spec.name, why))?;
+            let content = FileContent::Bytes(text.clone().into_bytes());
+            match spec.pass_by {
+                PassBy::Value => Ok(BoundValue::text(text, false)),
+                PassBy::File => Ok(as_file(run, spec, content, "", number, bound, false)),
+            }
+        }
+        Kind::Box => {
+            let text = match value {
+                Value::BoundingBox(area) => bbox::text(area, &spec.crs),
+                Value::Literal { text, .. } => check::bounding_box(spec, text),
+                Value::Complex { .. } | Value::Reference { .. } => {
+                    Err("takes a bounding box, not a document".to_owned())
+                }
+            };
+            let text = text.map_err(|why| invalid(&spec.name, why))?;
             let content = FileContent::Bytes(text.clone().into_bytes());
             match spec.pass_by {
                 PassBy::Value => Ok(BoundValue::text(text, false)),
@@ -339,6 +356,7 @@ pub(super) fn as_json(run: &Run<'_>, kind: Kind, value: &BoundValue) -> Result<J
             let text = read_text(run, &value.content)?;
             serde_json::from_str(&text).map_err(|error| format!("is not JSON: {error}"))
         }
+        Kind::Box => Ok(Json::String(value.argument.clone())),
         Kind::Xml | Kind::Text | Kind::Binary => read_text(run, &value.content).map(Json::String),
     }
 }

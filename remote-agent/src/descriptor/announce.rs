@@ -3,8 +3,8 @@
 
 use serde_json::{Map, Value, json};
 use wps_remote_protocol::{
-    AllowedValues, ComplexData, DataType, Format, InputDescription, LiteralData, LiteralType, Occurs,
-    OutputDescription, ProcessDescription, Publication,
+    AllowedValues, BoundingBoxData, ComplexData, DataType, Format, InputDescription, LiteralData,
+    LiteralType, Occurs, OutputDescription, ProcessDescription, Publication,
 };
 
 use super::model::{Checks, InputSpec, Kind, OutputSpec, Place, ServiceDescriptor};
@@ -123,6 +123,7 @@ fn input(spec: &InputSpec) -> InputDescription {
             Kind::Json | Kind::Xml | Kind::Text | Kind::Binary => {
                 complex(&spec.media_types, spec.checks.max_bytes)
             }
+            Kind::Box => bounding_box(&spec.crs),
         },
     }
 }
@@ -160,10 +161,15 @@ fn output(spec: &OutputSpec) -> OutputDescription {
         data: match spec.kind {
             Kind::Literal(kind) => literal_output(kind),
             Kind::Json | Kind::Xml | Kind::Text | Kind::Binary => complex(&spec.media_types, None),
+            Kind::Box => bounding_box(&spec.crs),
         },
         optional: !spec.required,
         publication,
     }
+}
+
+fn bounding_box(crs: &[String]) -> DataType {
+    DataType::BoundingBox(BoundingBoxData { crs: crs.to_vec() })
 }
 
 fn literal_output(kind: LiteralType) -> DataType {

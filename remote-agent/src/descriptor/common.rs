@@ -543,6 +543,7 @@ pub(super) fn check_value(spec: &InputSpec, text: &str) -> Result<(), String> {
     match spec.kind {
         Kind::Literal(kind) => check::literal(spec, kind, text).map(drop),
         Kind::Json | Kind::Xml | Kind::Text | Kind::Binary => check::document(spec, text),
+        Kind::Box => check::bounding_box(spec, text).map(drop),
     }
 }
 

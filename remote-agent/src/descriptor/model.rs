@@ -130,12 +130,14 @@ pub enum Kind {
     Text,
     /// Any bytes.
     Binary,
+    /// A bounding box.
+    Box,
 }
 
 impl Kind {
-    /// Whether a value is a document rather than a literal.
+    /// Whether a value is a document rather than a literal or a bounding box.
     pub fn is_complex(self) -> bool {
-        !matches!(self, Self::Literal(_))
+        !matches!(self, Self::Literal(_) | Self::Box)
     }
 }
 
@@ -156,6 +158,8 @@ pub struct InputSpec {
     pub media_types: Vec<String>,
     /// The MIME list as written, for legacy registrations.
     pub declared_media_types: Option<String>,
+    /// Reference systems of a bounding box, the default first; else empty.
+    pub crs: Vec<String>,
     /// Fewest values.
     pub min: u32,
     /// Most values; `None` = unbounded.
@@ -386,6 +390,8 @@ pub struct OutputSpec {
     pub media_types: Vec<String>,
     /// The MIME list as written, for legacy registrations.
     pub declared_media_types: Option<String>,
+    /// Reference systems of a bounding box, the default first; else empty.
+    pub crs: Vec<String>,
     /// Where the program leaves it.
     pub place: Place,
     /// Whether a successful job must have it.

@@ -23,6 +23,11 @@ const GML: [&str; 5] = [
     "text/xml; subtype=gml/2.1.2",
 ];
 
+/// Reference systems of a parameter that names none.
+pub fn systems(kind: Kind) -> Vec<String> {
+    if kind == Kind::Box { vec![crate::bbox::USUAL_SYSTEM.to_owned()] } else { Vec::new() }
+}
+
 /// Looks a type up: blanks around it and after `;` and capitals do not matter.
 pub fn look_up(declared: &str) -> Option<TypeEntry> {
     let text = normalised(declared);
@@ -47,6 +52,9 @@ pub fn look_up(declared: &str) -> Option<TypeEntry> {
             media_types: Vec::new(),
             known_to_geoserver: known,
         });
+    }
+    if matches!(text.as_str(), "bbox" | "boundingbox") {
+        return Some(TypeEntry { kind: Kind::Box, media_types: Vec::new(), known_to_geoserver: false });
     }
     let (bare, parameter) = text.split_once(';').unwrap_or((&text, ""));
     let stream = parameter == "stream";
@@ -107,7 +115,7 @@ pub fn kind_of_media_type(media_type: &str) -> Option<Kind> {
 pub fn extension(kind: Kind, media_types: &[String]) -> &'static str {
     let bare = media_types.first().map(|first| first.split(';').next().unwrap_or_default().trim());
     match (kind, bare.unwrap_or_default()) {
-        (Kind::Literal(_), _) => "txt",
+        (Kind::Literal(_) | Kind::Box, _) => "txt",
         (_, "image/geotiff" | "image/tiff") => "tif",
         (_, "image/png") => "png",
         (_, "image/jpeg") => "jpg",
@@ -145,6 +153,7 @@ mod tests {
         check("image/geotiff;stream", Kind::Binary, "image/geotiff", true);
         check("application/owc", Kind::Json, "application/json", true);
         check("application/json", Kind::Json, "application/json", true);
+        check("BBox", Kind::Box, "", false);
         check("image/png", Kind::Binary, "image/png", false);
         check("image/png;stream", Kind::Binary, "image/png", false);
         check("text/csv", Kind::Text, "text/csv", false);

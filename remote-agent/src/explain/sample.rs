@@ -38,6 +38,7 @@ fn value(spec: &InputSpec) -> Option<Value> {
         Kind::Json => Some(document("{}")),
         Kind::Xml => Some(document("<sample/>")),
         Kind::Text | Kind::Binary => Some(document("sample")),
+        Kind::Box => Some(Value::literal("0,0,1,1")),
     }
 }
 

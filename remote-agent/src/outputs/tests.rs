@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt, symlink};
 
-use wps_remote_protocol::{ComplexData, LiteralData};
+use wps_remote_protocol::{BoundingBoxData, ComplexData, LiteralData, LiteralType};
 
 use super::*;
 
@@ -171,6 +171,20 @@ fn literals_are_read_and_checked() {
         read(&long, LiteralType::String).unwrap(),
         Value::Complex { content: Content::Shared(file), .. } if file.bytes == 100_001
     ));
+}
+
+#[test]
+fn boxes_are_read_and_checked() {
+    let world = World::new();
+    let spec = || world.expect(DataType::BoundingBox(BoundingBoxData { crs: vec![] }), "box.txt");
+    fs::write(world.work("box.txt"), "-1.5,2,3,4,EPSG:4326\n").unwrap();
+    let outputs = world.collect(spec(), true).unwrap();
+    let Value::BoundingBox(area) = &outputs[0].value else { panic!("{outputs:?}") };
+    assert_eq!((area.crs.as_deref(), area.lower.as_slice()), (Some("EPSG:4326"), [-1.5, 2.0].as_slice()));
+    fs::write(world.work("box.txt"), "1,2,3").unwrap();
+    assert!(world.fault(spec()).contains("holds `1,2,3`"));
+    fs::write(world.work("box.txt"), "1,".repeat(3000)).unwrap();
+    assert!(world.fault(spec()).contains("6000 bytes"));
 }
 
 #[test]

@@ -143,7 +143,7 @@ fn input(reading: &mut Reading<'_>, section: &str) -> Option<InputSpec> {
     let declared_media_types = reading.text(section, "input_mime_type");
     let media_types = media_types(declared_media_types.as_deref(), &entry);
     let default_pass = match entry.kind {
-        Kind::Literal(_) | Kind::Json | Kind::Xml => PassBy::Value,
+        Kind::Literal(_) | Kind::Box | Kind::Json | Kind::Xml => PassBy::Value,
         Kind::Text | Kind::Binary => PassBy::File,
     };
     let mut spec = InputSpec {
@@ -154,6 +154,7 @@ fn input(reading: &mut Reading<'_>, section: &str) -> Option<InputSpec> {
         kind: entry.kind,
         media_types,
         declared_media_types,
+        crs: types::systems(entry.kind),
         min,
         max,
         default: Vec::new(),
@@ -360,6 +361,7 @@ fn bare(name: &str, declared: &str, kind: Kind, description: &str) -> InputSpec 
         kind,
         media_types: Vec::new(),
         declared_media_types: None,
+        crs: types::systems(kind),
         min: 1,
         max: Some(1),
         default: Vec::new(),

@@ -134,6 +134,7 @@ fn output(reading: &mut Reading<'_>, section: &str) -> Option<OutputSpec> {
         kind: entry.kind,
         media_types: media_types(declared_media_types.as_deref(), &entry),
         declared_media_types,
+        crs: types::systems(entry.kind),
         declared,
         place,
         required: reading.flag(section, "required", true),

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 use wps_remote_protocol::ini::{Entry, Finding, Template, nearest};
 
 use super::json;
+use crate::bbox;
 use crate::command::template::{self, Style};
 use crate::descriptor::common::{RawChecks, Reading, check_value, checks, multi, template_words};
 use crate::descriptor::dialect_a::scalar_text;
@@ -13,7 +14,7 @@ use crate::descriptor::model::{
 };
 use crate::descriptor::{paths, types};
 
-const INPUT_MEMBERS: [&str; 26] = [
+const INPUT_MEMBERS: [&str; 27] = [
     "type",
     "title",
     "description",
@@ -34,6 +35,7 @@ const INPUT_MEMBERS: [&str; 26] = [
     "uom",
     "max_bytes",
     "mime",
+    "crs",
     "arg",
     "alias",
     "multi",
@@ -42,11 +44,12 @@ const INPUT_MEMBERS: [&str; 26] = [
     "const",
 ];
 
-const OUTPUT_MEMBERS: [&str; 14] = [
+const OUTPUT_MEMBERS: [&str; 15] = [
     "type",
     "title",
     "description",
     "mime",
+    "crs",
     "file",
     "source",
     "required",
@@ -201,6 +204,18 @@ impl<'r, 'a> Object<'r, 'a> {
         entry.map(|entry| (declared, entry))
     }
 
+    fn systems(&mut self, kind: Kind) -> Vec<String> {
+        let systems = self.texts("crs");
+        if kind != Kind::Box || systems.is_empty() {
+            return types::systems(kind);
+        }
+        if let Some(bad) = systems.iter().find(|system| !bbox::is_system(system)) {
+            let why = format!("has `{bad}`, which names no reference system");
+            self.error("crs", why, "write [\"EPSG:4326\"]");
+        }
+        systems
+    }
+
     fn media_types(&mut self, entry: &types::TypeEntry) -> (Vec<String>, Option<String>) {
         let list = self.texts("mime");
         let written = (!list.is_empty()).then(|| list.join(","));
@@ -263,6 +278,7 @@ fn words(object: &mut Object<'_, '_>, format: &str) -> Vec<Word> {
 fn input(object: &mut Object<'_, '_>) -> Option<InputSpec> {
     let (declared, entry) = object.kind()?;
     let (media_types, declared_media_types) = object.media_types(&entry);
+    let crs = object.systems(entry.kind);
     let default = match object.member("default").cloned() {
         None => Vec::new(),
         Some(Value::Array(list)) => list.iter().map(scalar_text).collect(),
@@ -312,6 +328,7 @@ fn input(object: &mut Object<'_, '_>) -> Option<InputSpec> {
         kind: entry.kind,
         media_types,
         declared_media_types,
+        crs,
         min,
         max,
         default: Vec::new(),
@@ -438,6 +455,7 @@ pub(super) fn outputs(reading: &mut Reading<'_>, share: bool) -> Vec<OutputSpec>
 fn output(object: &mut Object<'_, '_>, share: bool) -> Option<OutputSpec> {
     let (declared, entry) = object.kind()?;
     let (media_types, declared_media_types) = object.media_types(&entry);
+    let crs = object.systems(entry.kind);
     let file = object.text("file");
     let place = match (object.text("source").as_deref(), file) {
         (Some("stdout"), None) => Place::Stdout,
@@ -505,6 +523,7 @@ fn output(object: &mut Object<'_, '_>, share: bool) -> Option<OutputSpec> {
         declared,
         media_types,
         declared_media_types,
+        crs,
         place,
         required: object.flag("required", true),
         min_bytes: object.count("min_bytes"),
