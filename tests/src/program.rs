@@ -185,7 +185,8 @@ fn build() -> PathBuf {
         if folder.ends_with("deps") { folder.parent().expect("`deps` lies in a folder") } else { folder };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
-        .args(["build", "--quiet", "-p", "wps-orchestrator", "-p", "wps-remote-agent", "-p", "quickstart"])
+        // The whole workspace: the features of dependencies depend on what is selected.
+        .args(["build", "--quiet", "--workspace", "--bins"])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     if folder.ends_with("release") {
         cargo.arg("--release");
