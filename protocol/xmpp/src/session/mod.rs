@@ -1,6 +1,6 @@
 //! A client session that outlives its connections: log in, hand stanzas to an application, notice a dead peer, say
 //! why it ended, wait, log in again. One task owns all of it. Knows no rooms; the application (rooms, in this crate)
-//! is a synchronous state machine behind [`Application`].
+//! is a synchronous state machine behind `Application`.
 //!
 //! ```text
 //!            ┌────────────── wait (back-off, jitter) ◄──────────────┐
