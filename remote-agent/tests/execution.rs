@@ -48,6 +48,7 @@ impl World {
             supervisor: vec![OsString::from(AGENT), OsString::from("supervise")],
             shared: None,
             hidden_variables: vec![],
+            spare: Default::default(),
         })
     }
 
@@ -361,4 +362,52 @@ async fn a_taken_folder_is_not_used() {
     let error = Followed::start(&world.agent(), "e1", world.begin("e1")).error().await;
     assert_eq!(error.kind, ErrorKind::NotStarted);
     assert!(error.text.contains("exists already"), "{}", error.text);
+}
+
+/// Processes of this user whose command line ends in `supervise --standby` and whose parent we are.
+fn waiting() -> Vec<i32> {
+    let me = std::process::id().to_string();
+    let mut found = vec![];
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+        let text = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        let ours = status.lines().any(|line| line.strip_prefix("PPid:").is_some_and(|p| p.trim() == me));
+        if ours && text.ends_with(b"supervise\0--standby\0") {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_waiting_supervisor_takes_the_next_job_and_another_one_takes_its_place() {
+    let world = World::new("cat /proc/$PPID/cmdline | tr '\\0' ' ' > result.txt");
+    let host = world.agent();
+    host.spare.keep(&host);
+    let first = eventually("one waits", 5, || waiting().first().copied());
+    let mut followed = Followed::start(&host, "e1", world.begin("e1"));
+    let Ending::Completed(outputs) = followed.ending().await else { panic!("{:?}", followed.seen) };
+    let Value::Literal { text, .. } = &outputs[0].value else { panic!() };
+    assert!(text.trim_end().ends_with("supervise --standby"), "{text}");
+    let second =
+        eventually("the next one waits", 5, || waiting().first().copied().filter(|pid| *pid != first));
+
+    // One that has died unnoticed costs nobody a job.
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(second).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+    eventually("it is dead", 5, || (!waiting().contains(&second)).then_some(()));
+    let mut followed = Followed::start(&host, "e2", world.begin("e2"));
+    let Ending::Completed(outputs) = followed.ending().await else { panic!("{:?}", followed.seen) };
+    let Value::Literal { text, .. } = &outputs[0].value else { panic!() };
+    assert!(text.trim_end().ends_with("control/e2"), "{text}");
+
+    // And without its agent it goes.
+    eventually("one waits", 5, || waiting().first().copied());
+    drop(followed);
+    drop(host);
+    eventually("nobody waits for an agent that has gone", 5, || waiting().is_empty().then_some(()));
 }

@@ -13,6 +13,7 @@ pub mod unix;
 
 mod ending;
 mod follow;
+mod spare;
 mod supervisor;
 
 use std::ffi::OsString;
@@ -24,6 +25,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use wps_remote_protocol::{ErrorKind, ExecutionError, ExecutionId, LogLevel};
 
+pub use self::spare::Spare;
 use self::stdout::Decide;
 use self::supervisor::Supervisor;
 use crate::supervise;
@@ -43,6 +45,8 @@ pub struct Host {
     pub shared: Option<PathBuf>,
     /// Environment variables that no program may see.
     pub hidden_variables: Vec<String>,
+    /// A supervisor that is started before there is a job for it; unused where none is kept ready.
+    pub spare: Spare,
 }
 
 /// An execution that can be started.
@@ -138,7 +142,12 @@ async fn start(
             }
             let folder = host.control.folder(&execution);
             folder.create(&record, || fill().map_err(Unready::Fill)).map_err(ExecutionError::from)?;
-            let supervisor = Supervisor::spawn(&host, &folder, &record.work_dir)?;
+            let supervisor = match host.spare.take(&folder) {
+                Some(child) => Supervisor::own(&folder, child),
+                None => Supervisor::spawn(&host, &folder, &record.work_dir)?,
+            };
+            // The next job's supervisor starts while this job runs.
+            spawn_blocking(move || host.spare.refill(&host));
             Ok(Running { folder, record, rules, supervisor, reported: 0 })
         }
         Begin::Adopted { folder, record, rules } => {

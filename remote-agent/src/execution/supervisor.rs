@@ -29,23 +29,32 @@ enum Kind {
     Gone,
 }
 
+/// The command line of a supervisor, as far as it is the same for all jobs.
+pub(super) fn command(host: &Host) -> Option<Command> {
+    let [program, arguments @ ..] = host.supervisor.as_slice() else { return None };
+    let mut command = Command::new(program);
+    command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+    for name in &host.hidden_variables {
+        command.env_remove(name);
+    }
+    Some(command)
+}
+
 impl Supervisor {
     /// Starts one for a job whose record is on disk. Must be called within a tokio runtime.
     pub(super) fn spawn(host: &Host, folder: &Folder, work_dir: &Path) -> Result<Self, ExecutionError> {
         let fail = |why: String| not_started(ErrorKind::NotStarted, &why);
-        let [program, arguments @ ..] = host.supervisor.as_slice() else {
-            return Err(fail("the agent does not know how to start a supervisor".to_owned()));
-        };
-        let mut command = Command::new(program);
-        command.args(arguments).arg(folder.path()).current_dir(work_dir);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        for name in &host.hidden_variables {
-            command.env_remove(name);
-        }
-        let child = command.spawn().map_err(|error| {
-            fail(format!("the job's supervisor {} cannot be started: {error}", program.to_string_lossy()))
-        })?;
-        Ok(Self { folder: folder.clone(), kind: Kind::Own(child) })
+        let mut command = command(host)
+            .ok_or_else(|| fail("the agent does not know how to start a supervisor".to_owned()))?;
+        let child = command.arg(folder.path()).current_dir(work_dir).stdin(Stdio::null()).spawn();
+        let child =
+            child.map_err(|error| fail(format!("the job's supervisor cannot be started: {error}")))?;
+        Ok(Self::own(folder, child))
+    }
+
+    /// One that is our child already.
+    pub(super) fn own(folder: &Folder, child: Child) -> Self {
+        Self { folder: folder.clone(), kind: Kind::Own(child) }
     }
 
     /// One that a former agent started.

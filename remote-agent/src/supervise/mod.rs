@@ -14,11 +14,12 @@ mod pump;
 mod start;
 mod tree;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufRead, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -34,6 +35,12 @@ use self::tree::Tree;
 /// The subcommand that runs a supervisor.
 pub const SUBCOMMAND: &str = "supervise";
 
+/// Stands for the control folder: its name comes as one line on standard input, once there is a job.
+pub const STANDBY: &str = "--standby";
+
+/// Longest name of a folder that is read in standby, in bytes.
+const MAX_LINE: u64 = 16 * 1024;
+
 /// How long processes that outlive their program get to end by themselves: they had their chance while it ran.
 const LEFTOVER_GRACE: Duration = Duration::from_secs(1);
 /// How long the last output may take to reach the log file after all writers are gone.
@@ -46,16 +53,26 @@ pub fn is_wanted(args: &[OsString]) -> bool {
     args.get(1).is_some_and(|word| word == SUBCOMMAND)
 }
 
-/// Runs a supervisor: `args` are the program's arguments, `<program> supervise <control folder>`. Exit code 0: the ending is
-/// written; 3: another supervisor has the job or had it; 1: trouble, written to the control folder; 2: wrong call.
+/// Runs a supervisor: `args` are the program's arguments, `<program> supervise <control folder>`, or [`STANDBY`] in the
+/// folder's place. Exit code 0: the ending is written, or there never was a job; 3: another supervisor has the job or had it; 1: trouble, written to the control folder; 2: wrong call.
 pub fn main(args: &[OsString]) -> ExitCode {
     let [_, _, folder] = args else {
         // Nobody reads this unless it was called by hand.
         let _ = writeln!(io::stderr(), "usage: wps-remote-agent supervise <control folder of a job>");
         return ExitCode::from(2);
     };
-    let folder = Path::new(folder);
-    match supervise(folder) {
+    // A session of its own: no terminal and no signal to the agent's group reaches the job.
+    let own_session = setsid().is_ok();
+    let folder = if folder == STANDBY {
+        match await_job() {
+            Some(folder) => folder,
+            None => return ExitCode::SUCCESS,
+        }
+    } else {
+        PathBuf::from(folder)
+    };
+    let folder = folder.as_path();
+    match supervise(folder, own_session) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(3),
         Err(trouble) => {
@@ -65,6 +82,14 @@ pub fn main(args: &[OsString]) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The folder of the job that this supervisor was kept ready for, or `None` if the agent has gone without one.
+fn await_job() -> Option<PathBuf> {
+    let mut line = Vec::new();
+    io::stdin().lock().take(MAX_LINE).read_until(b'\n', &mut line).ok()?;
+    let name = line.strip_suffix(b"\n")?;
+    Some(PathBuf::from(OsStr::from_bytes(name)))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +103,7 @@ enum Trouble {
 }
 
 /// `false` if the job is someone else's or has ended.
-fn supervise(folder: &Path) -> Result<bool, Trouble> {
+fn supervise(folder: &Path, own_session: bool) -> Result<bool, Trouble> {
     let Some(_lock) = take_lock(&folder.join(LOCK_FILE)).map_err(Trouble::Lock)? else { return Ok(false) };
     let exit_file = folder.join(EXIT_FILE);
     if exit_file.exists() {
@@ -96,8 +121,6 @@ fn supervise(folder: &Path) -> Result<bool, Trouble> {
     let exit = match record::read::<JobFile>(&folder.join(JOB_FILE)) {
         Err(error) => not_started(error.to_string()),
         Ok(job) => {
-            // A session of its own: no terminal and no signal to the agent's group reaches the job.
-            let own_session = setsid().is_ok();
             set_child_subreaper(Some(getpid())).map_err(|errno| Trouble::SetUp(errno.into()))?;
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Trouble::SetUp)?;
