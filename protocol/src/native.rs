@@ -23,8 +23,15 @@ pub const VERSIONS: &[u32] = &[1];
 pub const MAX_JSON: usize = 160_000;
 /// Largest number of inputs or outputs, declared or given.
 pub const MAX_ITEMS: usize = 1_000;
+/// Largest number of input values of one request; more do not fit into one payload, however short they are.
+pub const MAX_VALUES: usize = 3_000;
+/// What a request holds besides its inputs, at most (bytes).
+const ENVELOPE: usize = 4_096;
 /// Longest log line or error text in bytes that is sent.
 pub const MAX_TEXT: usize = 16 * 1024;
+
+/// Characters that JSON leaves as they are and XML 1.0 (clause 2.2) forbids; control characters are escaped anyway.
+const NOT_IN_XML: [char; 2] = ['\u{FFFE}', '\u{FFFF}'];
 
 /// A payload: the element's name and its JSON text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -222,6 +229,25 @@ pub fn encode_to_agent(message: &ToAgent) -> Result<Payload, NativeError> {
     }
 }
 
+/// Whether values can go out in one request, so that a client is told before its job is accepted.
+pub fn fit_together<'a>(inputs: impl Iterator<Item = (&'a str, &'a Value)>) -> Result<(), NativeError> {
+    let (mut values, mut bytes) = (0, ENVELOPE);
+    for input in inputs {
+        let json = serde_json::to_string(&input)
+            .map_err(|source| NativeError::Json { name: "execute".to_owned(), source })?;
+        values += 1;
+        // `{"id":…,"value":…},` is 14 bytes longer than `[…,…]`; each of the two escapes needs three bytes more.
+        bytes += json.len() + 15 + 3 * json.matches(NOT_IN_XML).count();
+        if values > MAX_VALUES {
+            return Err(content("execute", format!("more than {MAX_VALUES} input values")));
+        }
+        if bytes > MAX_JSON {
+            return Err(NativeError::TooLarge { name: "execute".to_owned(), bytes });
+        }
+    }
+    Ok(())
+}
+
 /// Reads a message to an agent.
 pub fn decode_to_agent(name: &str, json: &str) -> Result<ToAgent, NativeError> {
     Ok(match name {
@@ -336,8 +362,12 @@ pub fn refusal_reason(condition: &str) -> RefusalReason {
 }
 
 fn encode<T: Serialize>(name: &'static str, body: &T) -> Result<Payload, NativeError> {
-    let json = serde_json::to_string(&Envelope { v: VERSIONS[0], body })
+    let mut json = serde_json::to_string(&Envelope { v: VERSIONS[0], body })
         .map_err(|source| NativeError::Json { name: name.to_owned(), source })?;
+    // XML cannot carry these two, JSON can: unescaped they would keep the whole stanza from being written.
+    if json.contains(NOT_IN_XML) {
+        json = json.replace('\u{FFFE}', "\\ufffe").replace('\u{FFFF}', "\\uffff");
+    }
     if json.len() > MAX_JSON {
         return Err(NativeError::TooLarge { name: name.to_owned(), bytes: json.len() });
     }
@@ -420,8 +450,8 @@ fn check_parameter(name: &str, id: &str, data: &DataType) -> Result<(), NativeEr
 }
 
 fn check_inputs(name: &str, inputs: &Inputs) -> Result<(), NativeError> {
-    if inputs.len() > MAX_ITEMS {
-        return Err(content(name, format!("more than {MAX_ITEMS} input values")));
+    if inputs.len() > MAX_VALUES {
+        return Err(content(name, format!("more than {MAX_VALUES} input values")));
     }
     inputs.iter().try_for_each(|input| check_value(name, &input.id, &input.value))
 }

@@ -143,6 +143,58 @@ fn messages_to_agents_come_back_as_they_were() {
     assert_eq!((negotiate(&[9, 1]), negotiate(&[2])), (Some(1), None));
 }
 
+/// A program may print anything that is UTF-8; a stanza may not hold all of it.
+#[test]
+fn payloads_hold_only_what_xml_can_carry() {
+    let text = "a\u{FFFF}b\u{FFFE}\u{1}\u{0}\u{7f}\u{85}\r\n\t\u{10FFFF}\u{FDD0}";
+    let message = FromAgent::Log { execution: execution(), level: LogLevel::Info, text: text.to_owned() };
+    let payload = encode_from_agent(&message).unwrap();
+    let carried =
+        |c: char| matches!(c, ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..='\u{10FFFF}');
+    assert!(payload.json.chars().all(carried), "{}", payload.json);
+    assert_eq!(decode_from_agent(payload.name, &payload.json).unwrap(), message);
+}
+
+#[test]
+fn thousands_of_values_pass() {
+    let input = |n: usize| Input { id: "x".into(), value: Value::literal((n % 10).to_string()) };
+    let request = |n: usize| Request {
+        execution: execution(),
+        process: "a:b".parse().unwrap(),
+        inputs: (0..n).map(input).collect(),
+        base_url: String::new(),
+    };
+    let encoded = |n| encode_to_agent(&ToAgent::Request(Box::new(request(n))));
+    let payload = encoded(MAX_VALUES).unwrap();
+    decode_to_agent(payload.name, &payload.json).unwrap();
+    let error = encoded(MAX_VALUES + 1).unwrap_err().to_string();
+    assert!(error.contains("3000 input values"), "{error}");
+}
+
+/// What is said to fit can be written, also where each byte of a value needs two or six in JSON.
+#[test]
+fn what_fits_together_can_be_sent() {
+    for (n, text, fits) in [
+        (2000, "abc".to_owned(), true),
+        (3001, "".to_owned(), false),
+        (3, "x".repeat(32_000), true),
+        (3, "\"".repeat(32_000), false),
+        (1, "\u{FFFF}".repeat(30_000), false),
+    ] {
+        let inputs: Vec<_> =
+            (0..n).map(|_| Input { id: "many".into(), value: Value::literal(&text) }).collect();
+        let told = fit_together(inputs.iter().map(|input| (input.id.as_str(), &input.value)));
+        let request = Request {
+            execution: execution(),
+            process: "a:b".parse().unwrap(),
+            inputs,
+            base_url: "x".repeat(300),
+        };
+        let sent = encode_to_agent(&ToAgent::Request(Box::new(request)));
+        assert_eq!((told.is_ok(), sent.is_ok()), (fits, fits), "{n} {}", text.len());
+    }
+}
+
 #[test]
 fn hostile_payloads_are_refused_by_name() {
     for (name, json, part) in [
