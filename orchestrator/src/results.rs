@@ -11,7 +11,8 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use thiserror::Error;
-use wps_remote_protocol::{Content, ExecutionId, Inputs, Outputs, SharedFile, Value, native};
+use wps_remote_protocol::native::{self, NativeError};
+use wps_remote_protocol::{Content, ExecutionId, Inputs, Outputs, SharedFile, Value};
 
 use crate::engine::job::JobId;
 
@@ -23,9 +24,10 @@ pub const MAX_INLINE_TOTAL: usize = 96 * 1024;
 /// Why a file could not be kept, taken over or found.
 #[derive(Debug, Error)]
 pub enum ResultsError {
-    /// An input is too large for a message and there is no shared folder.
+    /// An input is too large for a message, and it is a literal, or there is no shared folder.
     #[error(
-        "input `{input}` has {bytes} bytes; without a shared folder (`[results] shared_dir`) {limit} bytes are the limit"
+        "input `{input}` has {bytes} bytes, but literal values, and without a shared folder (`[results] shared_dir`) \
+         all others, can have at most {limit} bytes each and {MAX_INLINE_TOTAL} bytes together"
     )]
     TooLarge {
         /// The input.
@@ -35,6 +37,9 @@ pub enum ResultsError {
         /// The limit.
         limit: usize,
     },
+    /// Inputs are too many, or what they need in a message is.
+    #[error("the input values cannot be passed on together: {0}")]
+    TooMuch(#[source] NativeError),
     /// A path leads out of the folder it must stay in.
     #[error("`{0}` is not a path inside of the shared folder")]
     Outside(String),
@@ -90,7 +95,7 @@ impl Results {
     pub async fn stage_inputs(&self, job: JobId, mut inputs: Inputs) -> Result<Inputs, ResultsError> {
         let total: usize = inputs.iter().map(|input| input.value.inline_bytes()).sum();
         if total <= MAX_INLINE_TOTAL && inputs.iter().all(|input| input.value.inline_bytes() <= MAX_INLINE) {
-            return Ok(inputs);
+            return sendable(inputs);
         }
         let this = self.clone();
         blocking(move || {
@@ -106,7 +111,7 @@ impl Results {
                 this.stage(job, n, &mut inputs[n])?;
                 left -= bytes;
             }
-            Ok(inputs)
+            sendable(inputs)
         })
         .await
     }
@@ -299,6 +304,13 @@ async fn remove_folder(folder: PathBuf) {
     {
         tracing::warn!(folder = %folder.display(), %error, "a folder that is no longer needed could not be removed");
     }
+}
+
+/// The inputs, if they can go out in one message.
+fn sendable(inputs: Inputs) -> Result<Inputs, ResultsError> {
+    native::fit_together(inputs.iter().map(|input| (input.id.as_str(), input.value.resolved())))
+        .map_err(ResultsError::TooMuch)?;
+    Ok(inputs)
 }
 
 fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ResultsError {

@@ -206,6 +206,7 @@ impl From<ResultsError> for Fault {
             ResultsError::TooLarge { input, .. } => {
                 Self::at(FaultKind::TooLarge, input.clone(), error.to_string())
             }
+            ResultsError::TooMuch(_) => Self::new(FaultKind::TooLarge, error.to_string()),
             ResultsError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 tracing::error!(error = %error, "no room is left for the files of jobs");
                 Self::new(

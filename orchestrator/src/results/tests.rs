@@ -93,3 +93,22 @@ async fn large_inputs_leave_the_message() {
     let error = alone.stage_inputs(job, vec![complex(40_000)]).await.unwrap_err();
     assert!(error.to_string().contains("shared_dir"), "{error}");
 }
+
+/// Literals cannot be passed as files: what is too much is refused before the job is accepted, and by its right name.
+#[tokio::test]
+async fn literals_that_no_message_can_hold_are_refused() {
+    let (_folder, results, job, _) = stage();
+    let literals = |n: usize, text: &str| -> Inputs {
+        (0..n).map(|_| Input { id: "many".into(), value: Value::literal(text) }).collect()
+    };
+    results.stage_inputs(job, literals(2000, "1")).await.unwrap();
+    for (inputs, why) in [
+        (literals(3001, ""), "more than 3000 input values"),
+        (literals(3, &"\"".repeat(32_000)), "passed on together"),
+        (literals(1, &"x".repeat(40_000)), "literal values"),
+        (literals(10, &"x".repeat(30_000)), "98304 bytes together"),
+    ] {
+        let error = results.stage_inputs(job, inputs).await.unwrap_err();
+        assert!(error.to_string().contains(why), "{why}: {error}");
+    }
+}
