@@ -94,7 +94,7 @@ fn decode(bytes: &[u8], options: &Options) -> Result<String, Vec<Finding>> {
                 return Err(vec![
                     Finding::error("not-utf8", "holds a byte that is not UTF-8")
                         .at(line)
-                        .remedy("save the file as UTF-8, or say --encoding latin1"),
+                        .remedy("save the file as UTF-8 (iconv -f latin1 -t utf-8 converts it)"),
                 ]);
             }
         }
