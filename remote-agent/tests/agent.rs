@@ -524,6 +524,22 @@ fn a_second_agent_with_the_same_records_refuses_to_start() {
     drop(first);
 }
 
+/// A pipe that is named like a descriptor would keep a reader waiting for ever.
+#[test]
+fn a_pipe_in_the_folder_does_not_stop_the_check() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe.ini");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let good = "[Description]\nservice = Echo\nnamespace = demo\nexecutable = /bin/echo\n[Output]\nx = {}\n";
+    fs::write(folder.path().join("ok.ini"), good).unwrap();
+    for (place, code, part) in [(folder.path(), 0, "demo:Echo"), (&pipe, 100, "no regular file")] {
+        let output = Command::new("timeout").arg("20").arg(AGENT).arg("check").arg(place).output().unwrap();
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(text.contains(part), "{text}");
+    }
+}
+
 #[test]
 fn wrong_calls_have_their_exit_codes() {
     let code = |args: &[&str]| {

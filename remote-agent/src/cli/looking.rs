@@ -76,10 +76,14 @@ fn files(places: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
     for place in places {
         let fail = |error: std::io::Error| format!("{} cannot be read: {error}", place.display());
         let place = std::path::absolute(place).map_err(fail)?;
-        if fs::metadata(&place).map_err(fail)?.is_dir() {
+        let kind = fs::metadata(&place).map_err(fail)?;
+        if kind.is_dir() {
             walk(&place, 0, &mut files).map_err(fail)?;
-        } else {
+        } else if kind.is_file() {
             files.push(place);
+        } else {
+            // Reading a pipe would wait for a writer that never comes.
+            return Err(format!("{} is no regular file", place.display()));
         }
     }
     files.sort();
@@ -98,6 +102,7 @@ fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> std::io::Resul
             // A subfolder that cannot be read is none of ours.
             let _ = walk(&path, depth + 1, files);
         } else if has_the_extension(&path)
+            && fs::metadata(&path).is_ok_and(|kind| kind.is_file())
             && fs::read(&path).is_ok_and(|bytes| recognise(&bytes) != FileKind::Other)
         {
             files.push(path);
