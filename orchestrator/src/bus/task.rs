@@ -30,6 +30,19 @@ struct Present {
     endings: HashMap<ExecutionId, Vec<RequestToken>>,
 }
 
+impl Present {
+    /// Notes an answer or its absence; whether the agent counts as gone now. Only heartbeats count, which go out one after
+    /// the other: of hundreds of requests that were sent at once to a busy agent, many are late for one and the same reason.
+    fn counts_as_gone(&mut self, heartbeat: bool, unanswered: bool) -> bool {
+        match (heartbeat, unanswered) {
+            (_, false) => self.misses = 0,
+            (true, true) => self.misses += 1,
+            (false, true) => {}
+        }
+        self.misses >= MISSES
+    }
+}
+
 struct Answered {
     agent: AgentId,
     appearance: u64,
@@ -300,8 +313,7 @@ impl Task {
         let present = self.agents.get_mut(&agent).filter(|p| p.appearance == appearance);
         let Some(present) = present else { return Ok(()) };
         let unanswered = matches!(result, Err(RequestError::Timeout { .. }));
-        present.misses = if unanswered { present.misses + 1 } else { 0 };
-        if present.misses >= MISSES && !present.silent {
+        if present.counts_as_gone(matches!(message, ToAgent::GetLoad), unanswered) && !present.silent {
             present.silent = true;
             let reason = format!(
                 "does not answer (for {} s)",
@@ -387,5 +399,29 @@ fn refusal(error: &RequestError) -> Option<Refusal> {
             Some(Refusal { reason: RefusalReason::Capacity, text: error.to_string() })
         }
         RequestError::Timeout { .. } | RequestError::ConnectionLost => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_heartbeats_in_a_row_tell_that_an_agent_is_gone() {
+        let mut agent = Present {
+            instance: String::new(),
+            software: String::new(),
+            account: None,
+            appearance: 1,
+            misses: 0,
+            silent: false,
+            endings: HashMap::new(),
+        };
+        assert!((0..500).all(|_| !agent.counts_as_gone(false, true)), "late answers to a burst");
+        assert!(!agent.counts_as_gone(true, true));
+        assert!(!agent.counts_as_gone(false, false), "any answer tells that it is there");
+        assert!(!agent.counts_as_gone(true, true));
+        assert!(!agent.counts_as_gone(false, true));
+        assert!(agent.counts_as_gone(true, true));
     }
 }
