@@ -98,6 +98,25 @@ impl Drop for Admission {
     }
 }
 
+/// Lets one message through in a while and counts those that it holds back, so that a flood does not fill the log.
+#[derive(Debug, Default)]
+pub(super) struct Seldom {
+    last: Option<Instant>,
+    held: u64,
+}
+
+impl Seldom {
+    /// `Some` if the message should be written now, with the number of those since the last one that were not.
+    pub(super) fn say(&mut self, now: Instant) -> Option<u64> {
+        if self.last.is_some_and(|last| now.duration_since(last) < Duration::from_secs(10)) {
+            self.held += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.held))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,5 +144,14 @@ mod tests {
         assert_eq!(delays, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
         assert_eq!(admissions.failed(B, start).as_millis(), 100);
         assert_eq!(admissions.failed(A, start + MEMORY).as_millis(), 100);
+    }
+
+    #[test]
+    fn a_flood_is_one_message_in_a_while() {
+        let (mut seldom, start) = (Seldom::default(), Instant::now());
+        assert_eq!(seldom.say(start), Some(0));
+        assert!((1..100).all(|ms| seldom.say(start + Duration::from_millis(ms)).is_none()));
+        assert_eq!(seldom.say(start + Duration::from_secs(10)), Some(99));
+        assert_eq!(seldom.say(start + Duration::from_secs(20)), Some(0));
     }
 }

@@ -27,7 +27,7 @@ pub use accounts::{Accounts, AccountsError};
 pub use tls::{Certificate, CertificateError};
 
 use crate::net::{Connector, Security, is_loopback};
-use limits::{Admission, Admissions, Excess};
+use limits::{Admission, Admissions, Excess, Seldom};
 use registry::{Cut, Registry};
 use room::Settings;
 use rooms::Rooms;
@@ -319,6 +319,7 @@ fn local_part(name: &str) -> Result<String, ServerError> {
 
 async fn accept(core: Arc<Core>, tasks: TaskTracker, listener: TcpListener, entry: Security) {
     let stopping = core.stopping.clone();
+    let mut refusals = Seldom::default();
     loop {
         let (socket, peer) = tokio::select! {
             () = stopping.cancelled() => return,
@@ -340,7 +341,11 @@ async fn accept(core: Arc<Core>, tasks: TaskTracker, listener: TcpListener, entr
                     Excess::Total => core.limits.connections,
                     Excess::Address => core.limits.connections_per_address,
                 };
-                tracing::warn!(%address, limit, ?excess, "an XMPP connection was refused: too many are open");
+                if let Some(unsaid) = refusals.say(std::time::Instant::now()) {
+                    tracing::warn!(
+                        %address, limit, ?excess, unsaid, "an XMPP connection was refused: too many are open"
+                    );
+                }
                 continue;
             }
         };
