@@ -89,7 +89,10 @@ fn await_job() -> Option<PathBuf> {
     let mut line = Vec::new();
     io::stdin().lock().take(MAX_LINE).read_until(b'\n', &mut line).ok()?;
     let name = line.strip_suffix(b"\n")?;
-    Some(PathBuf::from(OsStr::from_bytes(name)))
+    let folder = std::path::absolute(OsStr::from_bytes(name)).ok()?;
+    // Its arguments do not tell which job it has, so its working directory does. Nothing depends on it.
+    let _ = std::env::set_current_dir(&folder);
+    Some(folder)
 }
 
 #[derive(Debug, thiserror::Error)]
