@@ -93,23 +93,30 @@ impl Results {
 
     /// Moves values that are too large for a message into the shared folder.
     pub async fn stage_inputs(&self, job: JobId, mut inputs: Inputs) -> Result<Inputs, ResultsError> {
-        let total: usize = inputs.iter().map(|input| input.value.inline_bytes()).sum();
-        if total <= MAX_INLINE_TOTAL && inputs.iter().all(|input| input.value.inline_bytes() <= MAX_INLINE) {
+        let inline: Vec<usize> = inputs.iter().map(|input| input.value.inline_bytes()).collect();
+        let wire: Vec<usize> =
+            inputs.iter().map(|input| native::wire_bytes(&input.id, input.value.resolved())).collect();
+        let (mut left, mut on_the_wire) = (inline.iter().sum::<usize>(), wire.iter().sum::<usize>());
+        let fits =
+            |left: usize, on_the_wire: usize| left <= MAX_INLINE_TOTAL && on_the_wire <= native::MAX_WIRE;
+        if fits(left, on_the_wire) && inline.iter().all(|bytes| *bytes <= MAX_INLINE) {
             return sendable(inputs);
         }
         let this = self.clone();
         blocking(move || {
-            let mut left = total;
-            // The largest first, until the rest fits into one message.
+            // The largest first, until the rest fits into one message. Literals stay: no file can stand for them.
             let mut order: Vec<usize> = (0..inputs.len()).collect();
-            order.sort_by_key(|n| std::cmp::Reverse(inputs[*n].value.inline_bytes()));
+            order.sort_by_key(|n| std::cmp::Reverse(inline[*n]));
             for n in order {
-                let bytes = inputs[n].value.inline_bytes();
-                if bytes <= MAX_INLINE && left <= MAX_INLINE_TOTAL {
-                    break;
+                let large = inline[n] > MAX_INLINE;
+                let stays =
+                    !matches!(inputs[n].value.resolved(), Value::Complex { .. }) || this.shared.is_none();
+                if !large && (stays || fits(left, on_the_wire)) {
+                    continue;
                 }
                 this.stage(job, n, &mut inputs[n])?;
-                left -= bytes;
+                left -= inline[n];
+                on_the_wire -= wire[n];
             }
             sendable(inputs)
         })

@@ -25,8 +25,8 @@ pub const MAX_JSON: usize = 160_000;
 pub const MAX_ITEMS: usize = 1_000;
 /// Largest number of input values of one request; more do not fit into one payload, however short they are.
 pub const MAX_VALUES: usize = 3_000;
-/// What a request holds besides its inputs, at most (bytes).
-const ENVELOPE: usize = 4_096;
+/// Most bytes that the inputs of one request may need in a stanza: below [`MAX_JSON`], and the session sends at most 200,000.
+pub const MAX_WIRE: usize = 150_000;
 /// Longest log line or error text in bytes that is sent.
 pub const MAX_TEXT: usize = 16 * 1024;
 
@@ -229,20 +229,38 @@ pub fn encode_to_agent(message: &ToAgent) -> Result<Payload, NativeError> {
     }
 }
 
+/// What a value needs in a stanza (bytes): its JSON, in which XML turns each quotation mark into six bytes.
+pub fn wire_bytes(id: &str, value: &Value) -> usize {
+    // What cannot be written at all is refused when it is.
+    let json = serde_json::to_string(&(id, value)).unwrap_or_default();
+    let more: usize = json
+        .bytes()
+        .map(|byte| match byte {
+            b'"' | b'\'' => 5,
+            b'&' => 4,
+            b'<' | b'>' => 3,
+            _ => 0,
+        })
+        .sum();
+    // The object with `id` and `value` is 14 bytes longer than the pair and has four quotation marks more; each of the
+    // escapes of what XML cannot carry needs three bytes more.
+    json.len() + more + 34 + 3 * json.matches(NOT_IN_XML).count()
+}
+
 /// Whether values can go out in one request, so that a client is told before its job is accepted.
 pub fn fit_together<'a>(inputs: impl Iterator<Item = (&'a str, &'a Value)>) -> Result<(), NativeError> {
-    let (mut values, mut bytes) = (0, ENVELOPE);
-    for input in inputs {
-        let json = serde_json::to_string(&input)
-            .map_err(|source| NativeError::Json { name: "execute".to_owned(), source })?;
+    let (mut values, mut bytes) = (0, 0);
+    for (id, value) in inputs {
         values += 1;
-        // `{"id":…,"value":…},` is 14 bytes longer than `[…,…]`; each of the two escapes needs three bytes more.
-        bytes += json.len() + 15 + 3 * json.matches(NOT_IN_XML).count();
+        bytes += wire_bytes(id, value);
         if values > MAX_VALUES {
             return Err(content("execute", format!("more than {MAX_VALUES} input values")));
         }
-        if bytes > MAX_JSON {
-            return Err(NativeError::TooLarge { name: "execute".to_owned(), bytes });
+        if bytes > MAX_WIRE {
+            return Err(content(
+                "execute",
+                format!("its input values take more than {MAX_WIRE} bytes of a message"),
+            ));
         }
     }
     Ok(())

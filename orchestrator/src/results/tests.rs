@@ -94,6 +94,22 @@ async fn large_inputs_leave_the_message() {
     assert!(error.to_string().contains("shared_dir"), "{error}");
 }
 
+/// Quotation marks need seven bytes each on the wire.
+#[tokio::test]
+async fn documents_full_of_quotation_marks_leave_the_message() {
+    let (_folder, results, job, _) = stage();
+    let document = Value::Complex {
+        content: Content::Text("\"".repeat(30_000)),
+        media_type: "application/json".into(),
+        schema: None,
+    };
+    let mut inputs: Inputs = (0..3).map(|n| Input { id: format!("d{n}"), value: document.clone() }).collect();
+    inputs.push(Input { id: "l".into(), value: Value::literal("x".repeat(32_000)) });
+    let staged = results.stage_inputs(job, inputs).await.unwrap();
+    assert_eq!(staged[3].value, Value::literal("x".repeat(32_000)));
+    assert!(matches!(&staged[0].value, Value::Complex { content: Content::Shared(_), .. }));
+}
+
 /// Literals cannot be passed as files: what is too much is refused before the job is accepted, and by its right name.
 #[tokio::test]
 async fn literals_that_no_message_can_hold_are_refused() {
@@ -101,12 +117,12 @@ async fn literals_that_no_message_can_hold_are_refused() {
     let literals = |n: usize, text: &str| -> Inputs {
         (0..n).map(|_| Input { id: "many".into(), value: Value::literal(text) }).collect()
     };
-    results.stage_inputs(job, literals(2000, "1")).await.unwrap();
+    results.stage_inputs(job, literals(1300, "1")).await.unwrap();
     for (inputs, why) in [
-        (literals(3001, ""), "more than 3000 input values"),
+        (literals(3001, ""), "150000 bytes of a message"),
         (literals(3, &"\"".repeat(32_000)), "passed on together"),
         (literals(1, &"x".repeat(40_000)), "literal values"),
-        (literals(10, &"x".repeat(30_000)), "98304 bytes together"),
+        (literals(10, &"x".repeat(30_000)), "passed on together"),
     ] {
         let error = results.stage_inputs(job, inputs).await.unwrap_err();
         assert!(error.to_string().contains(why), "{why}: {error}");
