@@ -216,8 +216,13 @@ fn print(text: impl std::fmt::Display) {
     let _ = write!(std::io::stdout(), "{text}");
 }
 
-fn complain(code: u8, error: impl std::fmt::Display) -> ExitCode {
+fn warn(text: impl std::fmt::Display) {
     use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "wps-orchestrator: {error}");
+    // Without a standard error there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "wps-orchestrator: {text}");
+}
+
+fn complain(code: u8, error: impl std::fmt::Display) -> ExitCode {
+    warn(error);
     ExitCode::from(code)
 }

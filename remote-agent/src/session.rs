@@ -199,7 +199,14 @@ impl Session {
                 if condition == "item-not-found" {
                     info!(%room, retry_in_s, "waiting for the management room: no orchestrator has opened it yet");
                 } else {
-                    warn!(%room, %condition, retry_in_s, "the room does not let us in: {text}");
+                    let remedy = match condition.as_str() {
+                        "conflict" => {
+                            "another agent has our name: give each its own account, or its own agent_name"
+                        }
+                        "not-authorized" => "check mucServicePassword in remote.config",
+                        _ => "check mucService and management_room in remote.config",
+                    };
+                    warn!(%room, %condition, retry_in_s, "the room does not let us in: {text}; {remedy}");
                 }
                 None
             }

@@ -119,7 +119,12 @@ impl Task {
                 self.tell(Inbound::Online).await?;
             }
             MucEvent::JoinRefused { room, condition, text, retry_in } => {
-                warn!(%room, %condition, retry_in_s = retry_in.as_secs(), "the room does not let us in: {text}");
+                let remedy = match condition.as_str() {
+                    "conflict" => "another orchestrator has our name there: set another [xmpp] nick",
+                    "not-authorized" => "check [xmpp] muc_password",
+                    _ => "check [xmpp] muc_service and management_room",
+                };
+                warn!(%room, %condition, retry_in_s = retry_in.as_secs(), "the room does not let us in: {text}; {remedy}");
             }
             MucEvent::Left { room, reason } => {
                 warn!(%room, "out of the management room: {}", reason.as_deref().unwrap_or("no reason given"));

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use wps_remote_xmpp::server::Accounts;
 
-use super::{chain, complain, print};
+use super::{chain, complain, print, warn};
 use crate::compose;
 use crate::config::Config;
 
@@ -75,8 +75,14 @@ fn add(config: &Config, accounts: &Accounts, name: &str, password_stdin: bool) -
         Ok(password) => password,
         Err(error) => return complain(1, chain(&error)),
     };
+    let known = accounts.list().is_ok_and(|names| names.iter().any(|other| other == name));
     if let Err(error) = accounts.set(name, &password) {
         return complain(1, chain(&error));
+    }
+    if known {
+        warn(format_args!(
+            "the account `{name}` was there already; it has a new password, which its agent needs from now on"
+        ));
     }
     print(remote_config(config, name, &password, &room_password));
     ExitCode::SUCCESS

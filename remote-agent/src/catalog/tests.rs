@@ -14,7 +14,7 @@ fn context() -> LoadContext {
 }
 
 fn text(service: &str, program: &str) -> String {
-    format!("[Description]\nservice = {service}\nexecutable = {program}\n")
+    format!("[Output]\nresult = {{}}\n[Description]\nservice = {service}\nexecutable = {program}\n")
 }
 
 fn names(changes: &[CatalogChange]) -> Vec<String> {
@@ -96,11 +96,11 @@ fn a_broken_edit_keeps_the_last_good_version() {
 #[test]
 fn missing_programs_hold_a_process_back() {
     let mut catalog = Catalog::default();
-    assert_eq!(step(&mut catalog, "a.ini", Some(&text("A", "missing"))), ["held default:A line 3"]);
+    assert_eq!(step(&mut catalog, "a.ini", Some(&text("A", "missing"))), ["held default:A line 5"]);
     assert_eq!(settle(&mut catalog), [""; 0], "told once");
     let found = catalog.settle(|_| Ok(()));
     assert_eq!(names(&found), ["added default:A"], "the program has come");
-    assert_eq!(settle(&mut catalog), ["held default:A line 3", "removed default:A"], "and gone");
+    assert_eq!(settle(&mut catalog), ["held default:A line 5", "removed default:A"], "and gone");
 }
 
 #[test]
@@ -169,6 +169,18 @@ fn begin(folder: &Path, exclude: Vec<PathBuf>) -> (Watched, JoinSet<()>) {
     let mut tasks = JoinSet::new();
     tasks.spawn(task);
     (watched, tasks)
+}
+
+#[tokio::test]
+async fn a_process_without_outputs_is_not_offered() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().canonicalize().unwrap();
+    std::fs::write(folder.join("mute.ini"), "[Description]\nservice = Mute\nexecutable = true\n").unwrap();
+    std::fs::write(folder.join("good.ini"), text("Good", "true")).unwrap();
+    let (watched, tasks) = begin(&folder, vec![]);
+    let offered: Vec<String> = watched.offers.borrow().iter().map(|o| o.id.to_string()).collect();
+    assert_eq!(offered, ["default:Good"]);
+    drop(tasks);
 }
 
 #[tokio::test]

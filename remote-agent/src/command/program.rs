@@ -34,8 +34,15 @@ impl std::fmt::Display for Held {
     }
 }
 
-/// Finds the program of a descriptor whose fixed words hold no run variables, or hold placeholders for them.
+/// Finds the program of a descriptor whose fixed words hold no run variables, or hold placeholders for them. A descriptor
+/// without outputs is not offered either: OGC 05-007r7 §9.3.1 wants at least one.
 pub fn resolve(descriptor: &ServiceDescriptor) -> Result<Located, Held> {
+    if descriptor.outputs.is_empty() {
+        let program = descriptor.program.words.first().map(ToString::to_string).unwrap_or_default();
+        let why = "cannot be offered: the descriptor declares no output, and a WPS process needs at least one; add one \
+                   ([Output1], or a line in [Output])";
+        return Err(Held { program, looked: Vec::new(), why: why.to_owned() });
+    }
     let words: Vec<String> = descriptor.program.words.iter().map(ToString::to_string).collect();
     locate(descriptor, &words).map_err(|(_, _, held)| held)
 }

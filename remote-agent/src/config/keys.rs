@@ -74,8 +74,9 @@ const DEFAULT: &[Key] = &[
     Key::new(
         "max_parallel_jobs",
         Kind::Integer { min: 1, max: 100_000 },
-        "Most jobs at a time, whatever their weight",
-    ),
+        "Most jobs at a time, whatever their weight: a bound for hosts whose descriptors name none",
+    )
+    .or("200"),
     Key::new(
         "default_process_weight",
         Kind::Number { min: 0.0, max: 1.0e9 },
