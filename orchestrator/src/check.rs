@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use wps_remote_xmpp::muc::{self, MucEvent};
 use wps_remote_xmpp::session::SessionConfig;
 
-use crate::cli::chain;
+use crate::chain::chain;
 use crate::compose;
 use crate::config::Config;
 use crate::store::Store;

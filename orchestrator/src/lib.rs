@@ -16,6 +16,7 @@
 //! | [`compose`] | puts it all together; the only place that knows all modules |
 
 pub mod bus;
+mod chain;
 pub mod check;
 pub mod cli;
 pub mod compose;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use wps_remote_xmpp::server::Accounts;
 
-use super::{chain, complain, print, warn};
+use super::{complain, print, warn};
+use crate::chain::chain;
 use crate::compose;
 use crate::config::Config;
 
