@@ -195,8 +195,9 @@ fn children_that_ignore_the_polite_signal_are_killed() {
 
 #[test]
 fn a_polite_program_is_not_killed_and_may_tidy_up() {
-    let mut job =
-        Job::new("trap 'echo tidied; kill $! 2> /dev/null; exit 0' TERM; echo $$ >> $FOLDER/pids; sleep 60 & wait");
+    let mut job = Job::new(
+        "trap 'echo tidied; kill $! 2> /dev/null; exit 0' TERM; echo $$ >> $FOLDER/pids; sleep 60 & wait",
+    );
     job.grace_ms = 10_000;
     let mut supervised = job.start();
     supervised.pids(1);
