@@ -180,9 +180,7 @@ impl Results {
         execution: ExecutionId,
         outputs: Outputs,
     ) -> Result<Outputs, ResultsError> {
-        let files =
-            outputs.iter().any(|o| matches!(&o.value, Value::Complex { content: Content::Shared(_), .. }));
-        if !files {
+        if !has_files(&outputs) {
             return Ok(outputs);
         }
         let this = self.clone();
@@ -270,6 +268,11 @@ impl Results {
         }
         Ok(self.store.join(relative))
     }
+}
+
+/// Whether anything of a result lies in the shared folder.
+pub fn has_files(outputs: &Outputs) -> bool {
+    outputs.iter().any(|o| matches!(&o.value, Value::Complex { content: Content::Shared(_), .. }))
 }
 
 /// The folder of an output: its id where that is a harmless name, else an encoded one.

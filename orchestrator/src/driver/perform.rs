@@ -13,6 +13,7 @@ use super::{AgentView, Driver, Overview, now};
 use crate::engine::Action;
 use crate::engine::job::{Job, JobId, JobState};
 use crate::jobs::{Catalogue, Refusal};
+use crate::results::has_files;
 use crate::store::StoreError;
 use crate::telemetry::Gauges;
 
@@ -136,13 +137,8 @@ impl Driver {
     }
 
     fn collect(&self, job: JobId, execution: ExecutionId, outputs: Outputs) {
-        let files = outputs.iter().any(|o| {
-            matches!(
-                &o.value,
-                wps_remote_protocol::Value::Complex { content: wps_remote_protocol::Content::Shared(_), .. }
-            )
-        });
-        if !files {
+        // Without files there is nothing to wait for: no task, no turn of the loop later than need be.
+        if !has_files(&outputs) {
             let _ = self.collected.send((execution, Ok(outputs)));
             return;
         }

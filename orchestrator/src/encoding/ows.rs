@@ -1,7 +1,9 @@
 //! OWS Common 1.1: the exception report and the sections of a capabilities document that every OGC service has
-//! (OGC 06-121r3). Knows no operation of WPS.
+//! (OGC 06-121r3), and what both versions of WPS read and write alike. Knows no operation of theirs.
 
-use super::xml::{Cursor, Writer};
+use wps_remote_protocol::AllowedValues;
+
+use super::xml::{Cursor, Element, Writer};
 use super::{Face, Fault, FaultKind, clip};
 
 /// Namespace of OWS Common 1.1.
@@ -283,4 +285,46 @@ pub fn unknown_operation(name: &str, known: &str) -> Fault {
 /// Clients pair titles and abstracts by their index: an abstract must never be absent nor empty.
 pub fn or_dash(text: &str) -> &str {
     if text.trim().is_empty() { "-" } else { text }
+}
+
+/// Reads a request document from its root to its end.
+pub(super) fn whole_document<T>(
+    bytes: &[u8],
+    read: impl FnOnce(&mut Cursor<'_>, &Element) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let mut cursor = Cursor::new(bytes)?;
+    let root = cursor.root()?;
+    let request = read(&mut cursor, &root);
+    // That a document is not well-formed weighs more than what seems to be wrong in its first half.
+    let ended = match &request {
+        Err(fault) if fault.kind == FaultKind::Malformed => Ok(()),
+        _ => cursor.finish(),
+    };
+    ended?;
+    request
+}
+
+/// Which values a literal may have (OGC 06-121r3, as both versions of WPS use it).
+pub(super) fn write_allowed(writer: &mut Writer, allowed: &AllowedValues) {
+    match allowed {
+        AllowedValues::Values(values) if !values.is_empty() => {
+            writer.open("ows:AllowedValues", &[]);
+            for value in values {
+                writer.leaf("ows:Value", &[], value);
+            }
+            writer.close();
+        }
+        AllowedValues::Any | AllowedValues::Values(_) => {
+            writer.leaf("ows:AnyValue", &[], "");
+        }
+        AllowedValues::Range { min, max } => {
+            writer.open("ows:AllowedValues", &[]).open("ows:Range", &[]);
+            for (name, end) in [("ows:MinimumValue", min), ("ows:MaximumValue", max)] {
+                if let Some(end) = end {
+                    writer.leaf(name, &[], end);
+                }
+            }
+            writer.close().close();
+        }
+    }
 }

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use wps_remote_protocol::{
-    AllowedValues, ComplexData, DataType, Format, InputDescription, LiteralData, OutputDescription,
-    ProcessDescription,
+    ComplexData, DataType, Format, InputDescription, LiteralData, OutputDescription, ProcessDescription,
 };
 
+use super::super::ows;
 use super::super::xml::Writer;
 use super::capabilities::{or_else, write_brief};
 
@@ -55,7 +55,7 @@ fn write_input(writer: &mut Writer, input: &InputDescription) {
         DataType::Literal(literal) => {
             writer.open("LiteralData", &[]);
             write_literal(writer, literal);
-            write_allowed(writer, &literal.allowed);
+            ows::write_allowed(writer, &literal.allowed);
             if let Some(default) = &literal.default {
                 writer.leaf("DefaultValue", &[], default);
             }
@@ -119,30 +119,6 @@ fn write_literal(writer: &mut Writer, literal: &LiteralData) {
         writer.open("UOMs", &[]);
         writer.open("Default", &[]).leaf("ows:UOM", &[], uom).close();
         writer.open("Supported", &[]).leaf("ows:UOM", &[], uom).close().close();
-    }
-}
-
-fn write_allowed(writer: &mut Writer, allowed: &AllowedValues) {
-    match allowed {
-        AllowedValues::Values(values) if !values.is_empty() => {
-            writer.open("ows:AllowedValues", &[]);
-            for value in values {
-                writer.leaf("ows:Value", &[], value);
-            }
-            writer.close();
-        }
-        AllowedValues::Any | AllowedValues::Values(_) => {
-            writer.leaf("ows:AnyValue", &[], "");
-        }
-        AllowedValues::Range { min, max } => {
-            writer.open("ows:AllowedValues", &[]).open("ows:Range", &[]);
-            for (name, end) in [("ows:MinimumValue", min), ("ows:MaximumValue", max)] {
-                if let Some(end) = end {
-                    writer.leaf(name, &[], end);
-                }
-            }
-            writer.close().close();
-        }
     }
 }
 

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use wps_remote_protocol::{
-    AllowedValues, ComplexData, DataType, Format, InputDescription, LiteralData, OutputDescription,
-    ProcessDescription,
+    ComplexData, DataType, Format, InputDescription, LiteralData, OutputDescription, ProcessDescription,
 };
 
 use super::super::ows::{self, LANGUAGE, ServiceInfo};
@@ -152,27 +151,7 @@ fn write_literal(writer: &mut Writer, literal: &LiteralData) {
     writer.leaf("wps:Format", &[("mimeType", "text/xml")], "");
     // In no namespace: the schema has it so.
     writer.open("LiteralDataDomain", &[("default", "true")]);
-    match &literal.allowed {
-        AllowedValues::Values(values) if !values.is_empty() => {
-            writer.open("ows:AllowedValues", &[]);
-            for value in values {
-                writer.leaf("ows:Value", &[], value);
-            }
-            writer.close();
-        }
-        AllowedValues::Any | AllowedValues::Values(_) => {
-            writer.leaf("ows:AnyValue", &[], "");
-        }
-        AllowedValues::Range { min, max } => {
-            writer.open("ows:AllowedValues", &[]).open("ows:Range", &[]);
-            for (name, end) in [("ows:MinimumValue", min), ("ows:MaximumValue", max)] {
-                if let Some(end) = end {
-                    writer.leaf(name, &[], end);
-                }
-            }
-            writer.close().close();
-        }
-    }
+    ows::write_allowed(writer, &literal.allowed);
     let name = literal.kind.xs_name();
     let reference = format!("http://www.w3.org/2001/XMLSchema#{name}");
     writer.leaf("ows:DataType", &[("ows:reference", &reference)], name);

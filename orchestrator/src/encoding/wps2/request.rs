@@ -5,7 +5,7 @@ use super::super::kvp::Query;
 use super::super::ows::{self, Identifiers};
 use super::super::wps1::request::Lookup;
 use super::super::xml::{Cursor, Element};
-use super::super::{Fault, FaultKind, clip};
+use super::super::{Fault, clip};
 use super::execute::{self, Execute};
 use super::{VERSION, WPS_2_0};
 use crate::engine::job::JobId;
@@ -85,16 +85,7 @@ pub fn from_kvp(query: &Query) -> Result<Request, Fault> {
 
 /// A request from an XML document.
 pub fn from_xml(bytes: &[u8], lookup: Lookup<'_>) -> Result<Request, Fault> {
-    let mut cursor = Cursor::new(bytes)?;
-    let root = cursor.root()?;
-    let request = document(&mut cursor, &root, lookup);
-    // That a document is not well-formed weighs more than what seems to be wrong in its first half.
-    let ended = match &request {
-        Err(fault) if fault.kind == FaultKind::Malformed => Ok(()),
-        _ => cursor.finish(),
-    };
-    ended?;
-    request
+    ows::whole_document(bytes, |cursor, root| document(cursor, root, lookup))
 }
 
 fn document(cursor: &mut Cursor<'_>, root: &Element, lookup: Lookup<'_>) -> Result<Request, Fault> {

@@ -239,7 +239,7 @@ fn quirk_05_base64_by_attribute_or_by_format() {
     let wrong = "<wps:Data><wps:ComplexData encoding='base64'>$$</wps:ComplexData></wps:Data>";
     assert_eq!(input("doc", wrong).unwrap_err().locator.as_deref(), Some("doc"));
     let odd = "<wps:Data><wps:ComplexData encoding='rot13'>x</wps:ComplexData></wps:Data>";
-    assert_eq!(input("doc", odd).unwrap_err().kind, FaultKind::NoSuchFormat);
+    assert_eq!(input("doc", odd).unwrap_err().kind, crate::encoding::FaultKind::NoSuchFormat);
     // Larger than one chunk of the decoder, and with its length no multiple of anything.
     use base64::Engine;
     let large: Vec<u8> = (0..100_001_u32).map(|n| n.to_le_bytes()[0]).collect();
