@@ -173,6 +173,7 @@ pub async fn start(parts: Parts, shutdown: CancellationToken) -> Result<Handles,
         driver.watch(Arc::new(job.clone()));
         driver.engine.adopt(job, now, &mut driver.out);
     }
+    driver.engine.claim(now, &mut driver.out);
     let jobs = Jobs {
         commands,
         live,
@@ -323,7 +324,9 @@ fn log_message(agent: &AgentId, message: &FromAgent) {
     match message {
         FromAgent::Register(process) => debug!(%agent, process.id = %process.id, "process registered"),
         FromAgent::Unregister(process) => info!(%agent, process.id = %process, "process withdrawn"),
-        FromAgent::Executions(held) => debug!(%agent, executions = held.len(), "agent is ready"),
+        FromAgent::Executions { held, unknown } => {
+            debug!(%agent, executions = held.len(), unknown = unknown.len(), "agent is ready");
+        }
         FromAgent::Started { execution } => debug!(%agent, execution.id = %execution, "execution started"),
         FromAgent::CannotExecute { execution, refusal } => {
             info!(%agent, execution.id = %execution, "execution refused: {}", refusal.text);

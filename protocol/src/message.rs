@@ -13,7 +13,12 @@ use crate::value::{Inputs, Outputs};
 #[derive(Debug, Clone, PartialEq)]
 pub enum ToAgent {
     /// Tell me all your processes and executions, and keep me informed.
-    Invite,
+    Invite {
+        /// What the orchestrator believes to run at the agent, at most [`MAX_CLAIMED`]: it owns these executions from now
+        /// on, whoever asked for them, and their endings are told to it. One that the agent does not know is named in
+        /// [`FromAgent::Executions`] and never started, even if its request should still arrive.
+        executions: Vec<ExecutionId>,
+    },
     /// Execute a process. Idempotent: a known execution is never started twice.
     Request(Box<Request>),
     /// End an execution: politely, then by force, with everything it started.
@@ -26,9 +31,18 @@ pub enum ToAgent {
         /// Which one.
         execution: ExecutionId,
     },
+    /// There is no such job here. Answers an ending, in the place of [`ToAgent::Finish`]: only the orchestrator that asked for
+    /// the execution can say by it that nobody waits for the ending.
+    Unknown {
+        /// Which one.
+        execution: ExecutionId,
+    },
     /// Tell me your load.
     GetLoad,
 }
+
+/// Most executions that one invitation names: they fit into one payload.
+pub const MAX_CLAIMED: usize = 2_000;
 
 /// From an agent to an orchestrator.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,8 +51,13 @@ pub enum FromAgent {
     Register(Box<ProcessDescription>),
     /// A process is no longer offered; its running executions go on.
     Unregister(ProcessId),
-    /// Every execution that the agent still holds: running, or ended and not yet finished.
-    Executions(Vec<ExecutionId>),
+    /// Answers an invitation.
+    Executions {
+        /// Every execution that the agent still holds: running, or ended and not yet finished.
+        held: Vec<ExecutionId>,
+        /// Those of the invitation that it does not hold: they are lost, and will never be started.
+        unknown: Vec<ExecutionId>,
+    },
     /// The agent has started the execution's program.
     Started {
         /// Which one.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
 use crate::message::{
-    ExecutionError, ExecutionId, FromAgent, Load, LogLevel, RefusalReason, Request, ToAgent,
+    ExecutionError, ExecutionId, FromAgent, Load, LogLevel, MAX_CLAIMED, RefusalReason, Request, ToAgent,
 };
 use crate::process::{DataType, ProcessDescription, ProcessId};
 use crate::value::{Content, Inputs, Outputs, Value};
@@ -178,8 +178,16 @@ struct WhichProcess {
 }
 
 #[derive(Serialize, Deserialize)]
+struct Claimed {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    executions: Vec<ExecutionId>,
+}
+
+#[derive(Serialize, Deserialize)]
 struct Held {
     executions: Vec<ExecutionId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unknown: Vec<ExecutionId>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -218,13 +226,14 @@ struct Failed {
 /// or `error`, and is written only when that request is no longer open.
 pub fn encode_to_agent(message: &ToAgent) -> Result<Payload, NativeError> {
     match message {
-        ToAgent::Invite => encode("invite", &Empty {}),
+        ToAgent::Invite { executions } => encode("invite", &Claimed { executions: executions.clone() }),
         ToAgent::Request(request) => {
             check_inputs("execute", &request.inputs)?;
             encode("execute", request.as_ref())
         }
         ToAgent::Abort { execution } => encode("abort", &Which { execution: execution.clone() }),
         ToAgent::Finish { execution } => encode("finish", &Which { execution: execution.clone() }),
+        ToAgent::Unknown { execution } => encode("unknown", &Which { execution: execution.clone() }),
         ToAgent::GetLoad => encode("get-load", &Empty {}),
     }
 }
@@ -269,7 +278,13 @@ pub fn fit_together<'a>(inputs: impl Iterator<Item = (&'a str, &'a Value)>) -> R
 /// Reads a message to an agent.
 pub fn decode_to_agent(name: &str, json: &str) -> Result<ToAgent, NativeError> {
     Ok(match name {
-        "invite" => decode::<Empty>(name, json).map(|_| ToAgent::Invite)?,
+        "invite" => {
+            let executions = decode::<Claimed>(name, json)?.executions;
+            if executions.len() > MAX_CLAIMED {
+                return Err(content(name, format!("more than {MAX_CLAIMED} executions")));
+            }
+            ToAgent::Invite { executions }
+        }
         "execute" => {
             let request: Request = decode(name, json)?;
             check_inputs(name, &request.inputs)?;
@@ -277,6 +292,7 @@ pub fn decode_to_agent(name: &str, json: &str) -> Result<ToAgent, NativeError> {
         }
         "abort" => ToAgent::Abort { execution: decode::<Which>(name, json)?.execution },
         "finish" => ToAgent::Finish { execution: decode::<Which>(name, json)?.execution },
+        "unknown" => ToAgent::Unknown { execution: decode::<Which>(name, json)?.execution },
         "get-load" => decode::<Empty>(name, json).map(|_| ToAgent::GetLoad)?,
         _ => return Err(NativeError::UnknownPayload(name.to_owned())),
     })
@@ -288,7 +304,9 @@ pub fn encode_from_agent(message: &FromAgent) -> Result<Payload, NativeError> {
     match message {
         FromAgent::Register(process) => encode("register", &Registered { process: process.as_ref().clone() }),
         FromAgent::Unregister(process) => encode("unregister", &WhichProcess { process: process.clone() }),
-        FromAgent::Executions(executions) => encode("executions", &Held { executions: executions.clone() }),
+        FromAgent::Executions { held, unknown } => {
+            encode("executions", &Held { executions: held.clone(), unknown: unknown.clone() })
+        }
         FromAgent::Started { execution } => encode("started", &Which { execution: execution.clone() }),
         FromAgent::Progress { execution, percent, message } => encode(
             "progress",
@@ -319,7 +337,10 @@ pub fn decode_from_agent(name: &str, json: &str) -> Result<FromAgent, NativeErro
             FromAgent::Register(Box::new(process))
         }
         "unregister" => FromAgent::Unregister(decode::<WhichProcess>(name, json)?.process),
-        "executions" => FromAgent::Executions(decode::<Held>(name, json)?.executions),
+        "executions" => {
+            let Held { executions: held, unknown } = decode(name, json)?;
+            FromAgent::Executions { held, unknown }
+        }
         "started" => FromAgent::Started { execution: decode::<Which>(name, json)?.execution },
         "progress" => {
             let Progressed { execution, percent, message } = decode(name, json)?;

@@ -137,7 +137,7 @@ impl Driver {
                     None => break,
                 },
                 Some((id, event)) = happenings.recv() => self.happened(id, event),
-                Some(Delivered { execution }) = sources.delivered.recv() => self.finish(&execution),
+                Some(answer) = sources.delivered.recv() => self.delivered(&answer),
                 Ok(()) = sources.offers.changed() => self.offer(&mut sources.offers),
                 Ok(()) = sources.measured.changed() => {
                     let measured = sources.measured.borrow_and_update().clone();
@@ -189,7 +189,7 @@ impl Driver {
             tokio::select! {
                 () = sleep_until(deadline) => break,
                 Some((id, event)) = happenings.recv() => self.happened(id, event),
-                Some(Delivered { execution }) = sources.delivered.recv() => self.finish(&execution),
+                Some(answer) = sources.delivered.recv() => self.delivered(&answer),
                 event = sources.bus.recv() => match event {
                     Some(event) => self.bus(event),
                     None if ended => break,
@@ -212,9 +212,9 @@ impl Driver {
         let now = self.now();
         let mut out = Actions::new();
         match inbound {
-            Inbound::Invited(peer) => {
-                info!(orchestrator = %peer, processes = self.offered.len(), held = self.engine.held().len(), "invited by an orchestrator");
-                self.engine.invite(peer, now, &mut out);
+            Inbound::Invited { from, executions } => {
+                info!(orchestrator = %from, processes = self.offered.len(), held = self.engine.held().len(), claimed = executions.len(), "invited by an orchestrator");
+                self.engine.invite(from, &executions, now, &mut out);
             }
             Inbound::PeerLeft(peer) => self.engine.peer_left(&peer),
             Inbound::Offline => self.engine.offline(),
@@ -249,6 +249,10 @@ impl Driver {
                     self.session.unknown(token);
                 }
             },
+            Inbound::Disowned { by, execution, token } => {
+                self.engine.disowned(&by, &execution, &mut out);
+                self.session.confirm(token);
+            }
             Inbound::GetLoad { token } => self.session.tell_load(token, self.engine.load()),
         }
         self.perform(out);
@@ -281,10 +285,14 @@ impl Driver {
         self.perform(out);
     }
 
-    fn finish(&mut self, execution: &ExecutionId) {
+    fn delivered(&mut self, answer: &Delivered) {
         let mut out = Actions::new();
-        // A second answer to a repeated ending finds nothing to do.
-        let _ = self.engine.finish(execution, &mut out);
+        if answer.stored {
+            // A second answer to a repeated ending finds nothing to do.
+            let _ = self.engine.finish(&answer.execution, &mut out);
+        } else {
+            self.engine.disowned(&answer.by, &answer.execution, &mut out);
+        }
         self.perform(out);
     }
 

@@ -77,7 +77,12 @@ pub struct SessionSettings {
 #[derive(Debug)]
 pub enum Inbound {
     /// An orchestrator wants to know all.
-    Invited(Peer),
+    Invited {
+        /// Which one.
+        from: Peer,
+        /// The executions that it claims.
+        executions: Vec<ExecutionId>,
+    },
     /// An orchestrator has left.
     PeerLeft(Peer),
     /// Nobody can be reached.
@@ -105,6 +110,15 @@ pub enum Inbound {
         /// To answer with.
         token: RequestToken,
     },
+    /// An orchestrator has no job for an execution.
+    Disowned {
+        /// Which one.
+        by: Peer,
+        /// For which execution.
+        execution: ExecutionId,
+        /// To answer with.
+        token: RequestToken,
+    },
     /// The load is asked for.
     GetLoad {
         /// To answer with.
@@ -117,6 +131,10 @@ pub enum Inbound {
 pub struct Delivered {
     /// Which one.
     pub execution: ExecutionId,
+    /// Who answered.
+    pub by: Peer,
+    /// Whether it is stored there; else there is no such job.
+    pub stored: bool,
 }
 
 struct Present {
@@ -288,16 +306,17 @@ impl Session {
             }
         };
         Some(match message {
-            ToAgent::Invite => {
+            ToAgent::Invite { executions } => {
                 self.muc.respond(token, Ok(None));
                 if let Some(present) = self.occupants.get_mut(&nick) {
                     present.is_orchestrator = true;
                 }
-                Inbound::Invited(Peer(nick))
+                Inbound::Invited { from: Peer(nick), executions }
             }
             ToAgent::Request(request) => Inbound::Request { from: Peer(nick), request, token },
             ToAgent::Abort { execution } => Inbound::Abort { execution, token },
             ToAgent::Finish { execution } => Inbound::Finish { execution, token },
+            ToAgent::Unknown { execution } => Inbound::Disowned { by: Peer(nick), execution, token },
             ToAgent::GetLoad => Inbound::GetLoad { token },
         })
     }

@@ -271,11 +271,11 @@ impl Orchestrator {
     }
 
     async fn invite(&mut self) -> (Vec<ExecutionId>, Vec<String>) {
-        self.ask(&ToAgent::Invite).await.unwrap();
+        self.ask(&ToAgent::Invite { executions: vec![] }).await.unwrap();
         let (mut held, mut offered) = (vec![], vec![]);
         loop {
             match self.next().await.0 {
-                FromAgent::Executions(executions) => held = executions,
+                FromAgent::Executions { held: executions, .. } => held = executions,
                 FromAgent::Register(process) => offered.push(process.id.to_string()),
                 FromAgent::Load(_) => return (held, offered),
                 // Messages need no answer and may overtake requests.
@@ -388,7 +388,7 @@ async fn a_killed_agent_loses_no_job_and_runs_none_twice() {
     });
     let agent = site.agent();
     orchestrator.agent_is_there().await;
-    orchestrator.ask(&ToAgent::Invite).await.unwrap();
+    orchestrator.ask(&ToAgent::Invite { executions: vec![] }).await.unwrap();
     let mut ended = vec![];
     while ended.len() < 3 {
         let ending = orchestrator.ending().await;
@@ -442,7 +442,9 @@ async fn strangers_are_not_obeyed() {
     orchestrator.agent_is_there().await;
     let stranger = Orchestrator::join(&site, "stranger").await;
     assert_eq!(stranger.execute("e1", "Echo", None).await.unwrap_err().condition, "forbidden");
-    for message in [ToAgent::Invite, ToAgent::GetLoad, ToAgent::Abort { execution: id("e1") }] {
+    for message in
+        [ToAgent::Invite { executions: vec![] }, ToAgent::GetLoad, ToAgent::Abort { execution: id("e1") }]
+    {
         match stranger.ask(&message).await {
             Err(RequestError::Refused(error)) => assert_eq!(error.condition, "forbidden"),
             other => panic!("{other:?}"),

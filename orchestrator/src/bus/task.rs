@@ -261,7 +261,7 @@ impl Task {
             }
             FromAgent::Register(_)
             | FromAgent::Unregister(_)
-            | FromAgent::Executions(_)
+            | FromAgent::Executions { .. }
             | FromAgent::Started { .. }
             | FromAgent::Progress { .. }
             | FromAgent::Log { .. }
@@ -278,6 +278,14 @@ impl Task {
         {
             for token in tokens {
                 self.muc.respond(token, Ok(None));
+            }
+            return Ok(());
+        }
+        if let ToAgent::Unknown { execution } = &message
+            && let Some(tokens) = present.endings.remove(execution)
+        {
+            for token in tokens {
+                self.muc.respond(token, Err(StanzaError::new("item-not-found", "there is no such job here")));
             }
             return Ok(());
         }
@@ -360,11 +368,11 @@ impl Task {
                 }
                 _ => self.again(agent, ToAgent::Abort { execution }),
             },
-            (ToAgent::Invite, Err(error)) => match error {
+            (ToAgent::Invite { executions }, Err(error)) => match error {
                 RequestError::Refused(refused) => {
                     warn!(%agent, "the agent refuses to serve this orchestrator: {refused}");
                 }
-                _ => self.again(agent, ToAgent::Invite),
+                _ => self.again(agent, ToAgent::Invite { executions }),
             },
             (ToAgent::Finish { execution }, Err(error)) => {
                 debug!(%agent, execution.id = %execution, "finish was not answered: {error}; the agent will ask again");

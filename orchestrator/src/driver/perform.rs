@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 use wps_remote_protocol::{AgentId, ExecutionId, Outputs, ToAgent};
 
 use super::{AgentView, Driver, Overview, now};
-use crate::engine::Action;
 use crate::engine::job::{Job, JobId, JobState};
+use crate::engine::{Action, Question};
 use crate::jobs::{Catalogue, Refusal};
 use crate::results::has_files;
 use crate::store::StoreError;
@@ -66,6 +66,7 @@ impl Driver {
                     let results = self.results.clone();
                     tokio::spawn(async move { results.discard(job).await });
                 }
+                Action::Inquire(agent, execution, question) => self.inquire(agent, execution, question),
                 Action::Catalogue => catalogue_changed = true,
                 Action::Release(id) => {
                     if let Some(job) = saves.get(&id) {
@@ -134,6 +135,29 @@ impl Driver {
         if self.outbound.send((agent, message)).is_err() {
             warn!("the bus has ended; a message was not sent");
         }
+    }
+
+    /// Says to an agent what the store knows of an execution. If it cannot be read now, the agent will ask again.
+    fn inquire(&self, agent: AgentId, execution: ExecutionId, question: Question) {
+        let (store, outbound) = (self.store.clone(), self.outbound.clone());
+        tokio::spawn(async move {
+            let stored = match JobId::of_execution(&execution) {
+                Some(id) => store.load(id).await,
+                None => Ok(None),
+            };
+            match stored {
+                Ok(job) => {
+                    if let Some(answer) = question.answer(&execution, job.as_ref()) {
+                        debug!(%agent, execution.id = %execution, "an execution that is not held here: {answer:?}");
+                        // Without a bus the program is ending.
+                        let _ = outbound.send((agent, answer));
+                    }
+                }
+                Err(failure) => {
+                    warn!(cause = ?failure, %agent, execution.id = %execution, "the job of an execution cannot be looked up: {failure}");
+                }
+            }
+        });
     }
 
     fn collect(&self, job: JobId, execution: ExecutionId, outputs: Outputs) {

@@ -61,14 +61,14 @@ impl World {
     async fn agent(&mut self, held: Vec<ExecutionId>) {
         let joined = Inbound::Joined { agent: agent(), software: "test 1".into(), account: None };
         self.to_driver.send(joined).await.unwrap();
-        assert!(matches!(self.heard().await, ToAgent::Invite));
+        assert!(matches!(self.heard().await, ToAgent::Invite { .. }));
         let description = serde_json::from_value(serde_json::json!({
             "id": "a:b", "title": "a.b",
             "inputs": [{"id": "in", "occurs": {"min": 0, "max": 1}, "data": {"literal": {"kind": "integer"}}}],
             "outputs": [{"id": "result", "data": {"complex": {"formats": [{"media_type": "text/xml"}]}}}]
         }))
         .unwrap();
-        self.say(FromAgent::Executions(held)).await;
+        self.say(FromAgent::Executions { held, unknown: vec![] }).await;
         self.say(FromAgent::Register(Box::new(description))).await;
         let load = serde_json::json!({"cpu_percent": 0.0, "memory_percent": 0.0, "cores": 2, "capacity": 100.0,
             "used": 0.0, "running": 0, "max_running": 1, "accepting": true});

@@ -86,6 +86,13 @@ impl Queue {
         old
     }
 
+    /// The wall clock was set, by so many milliseconds.
+    pub(super) fn clock_set(&mut self, by_ms: i64) {
+        for (_, since) in self.lines.values_mut().flat_map(|line| line.jobs.iter_mut()) {
+            *since = since.shifted_ms(by_ms);
+        }
+    }
+
     /// Since when the oldest job waits.
     pub(super) fn oldest(&self) -> Option<Timestamp> {
         self.lines.values().filter_map(|line| line.jobs.front().map(|(_, since)| *since)).min()

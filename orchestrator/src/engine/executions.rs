@@ -6,7 +6,7 @@ use wps_remote_protocol::{
 };
 
 use super::job::{Execution, Failure, Job, JobId, JobState, Timestamp, Waiting};
-use super::{Action, Engine};
+use super::{Action, Engine, Question};
 
 impl Engine {
     /// A message from an agent.
@@ -23,7 +23,7 @@ impl Engine {
                     out.push(Action::Catalogue);
                 }
             }
-            FromAgent::Executions(held) => self.reconcile(from, &held, now, out),
+            FromAgent::Executions { held, unknown } => self.reconcile(from, &held, &unknown, now, out),
             FromAgent::Load(load) => {
                 if let Some(agent) = self.fleet.agent_mut(from) {
                     agent.load = Some(load);
@@ -108,31 +108,38 @@ impl Engine {
         (live.id == *execution && live.agent == *from).then_some(id)
     }
 
-    /// The agent's full list of executions: what is not on it, and was sent before it was asked, has been lost there.
-    fn reconcile(&mut self, from: &AgentId, held: &[ExecutionId], now: Timestamp, out: &mut Vec<Action>) {
+    /// What the agent holds, and what of ours it does not: that has been lost there, or never arrived and never will.
+    fn reconcile(
+        &mut self,
+        from: &AgentId,
+        held: &[ExecutionId],
+        unknown: &[ExecutionId],
+        now: Timestamp,
+        out: &mut Vec<Action>,
+    ) {
         let Some(agent) = self.fleet.agent_mut(from) else { return };
         agent.ready = true;
-        let invited = agent.invited;
+        agent.asked = None;
         self.away.remove(from);
-        let ours: Vec<(JobId, Execution, bool)> = self
-            .jobs
-            .values()
-            .filter_map(|job| {
-                let execution = job.state.execution().filter(|e| e.agent == *from)?;
-                Some((job.id, execution.clone(), matches!(job.state, JobState::Dismissing { .. })))
-            })
-            .collect();
-        for (id, execution, dismissing) in ours {
-            if held.contains(&execution.id) {
-                if dismissing {
-                    out.push(Action::Send(from.clone(), ToAgent::Abort { execution: execution.id.clone() }));
-                } else if matches!(
-                    self.jobs.get(&id).map(|j| &j.state),
-                    Some(JobState::Running { lost_since: Some(_), .. })
-                ) {
-                    self.alive(from, &execution.id, now, out);
+        for execution in held {
+            let Some(id) = self.job_of(from, execution) else {
+                out.push(Action::Inquire(from.clone(), execution.clone(), Question::Held));
+                continue;
+            };
+            match self.jobs.get(&id).map(|job| &job.state) {
+                // First thing on its return. Its time for a confirmation begins now.
+                Some(JobState::Dismissing { .. }) => {
+                    self.dismissing.insert(id, now);
+                    out.push(Action::Send(from.clone(), ToAgent::Abort { execution: execution.clone() }));
                 }
-            } else if execution.sent < invited && !self.collecting.contains(&execution.id) {
+                Some(JobState::Running { lost_since: Some(_), .. }) => {
+                    self.alive(from, execution, now, out);
+                }
+                _ => {}
+            }
+        }
+        for execution in unknown {
+            if let Some(id) = self.job_of(from, execution) {
                 self.lost(id, Failure::Interrupted(format!("the agent `{from}` lost it")), now, out);
             }
         }
@@ -148,7 +155,7 @@ impl Engine {
         out: &mut Vec<Action>,
     ) {
         let Some(id) = self.job_of(from, &execution) else {
-            out.push(Action::Send(from.clone(), ToAgent::Finish { execution }));
+            out.push(Action::Inquire(from.clone(), execution, Question::Ended));
             return;
         };
         if matches!(self.jobs.get(&id).map(|job| &job.state), Some(JobState::Dismissing { .. })) {
@@ -204,20 +211,25 @@ impl Engine {
         now: Timestamp,
         out: &mut Vec<Action>,
     ) {
-        if let Some(id) = self.job_of(from, &execution).filter(|_| !self.collecting.contains(&execution)) {
-            let dismissing =
-                matches!(self.jobs.get(&id).map(|j| &j.state), Some(JobState::Dismissing { .. }));
-            if dismissing {
-                let state = JobState::Dismissed { finished: now, receipt: error.receipt };
-                self.finish(id, state, out);
-            } else if error.kind == ErrorKind::Lost {
-                self.lost(id, Failure::Execution(error), now, out);
-            } else {
-                self.finish(id, JobState::Failed { failure: Failure::Execution(error), finished: now }, out);
-            }
-            out.push(Action::Discard(execution.clone()));
-            self.dispatch(now, out);
+        let Some(id) = self.job_of(from, &execution) else {
+            out.push(Action::Inquire(from.clone(), execution, Question::Ended));
+            return;
+        };
+        // It has completed already; the agent may forget it when that is stored.
+        if self.collecting.contains(&execution) {
+            return;
         }
+        let dismissing = matches!(self.jobs.get(&id).map(|j| &j.state), Some(JobState::Dismissing { .. }));
+        if dismissing {
+            let state = JobState::Dismissed { finished: now, receipt: error.receipt };
+            self.finish(id, state, out);
+        } else if error.kind == ErrorKind::Lost {
+            self.lost(id, Failure::Execution(error), now, out);
+        } else {
+            self.finish(id, JobState::Failed { failure: Failure::Execution(error), finished: now }, out);
+        }
+        out.push(Action::Discard(execution.clone()));
+        self.dispatch(now, out);
         out.push(Action::Send(from.clone(), ToAgent::Finish { execution }));
     }
 

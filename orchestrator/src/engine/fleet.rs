@@ -21,8 +21,8 @@ pub struct Agent {
     pub load_at: Timestamp,
     /// Whether it has told which executions it holds since it joined: before that nothing is sent to it.
     pub ready: bool,
-    /// When it was asked for them.
-    pub invited: Timestamp,
+    /// Since when it owes us the answer to an invitation.
+    pub asked: Option<Timestamp>,
     /// Our executions there, with the weight of each.
     pub executions: HashMap<ExecutionId, f64>,
     /// Nothing is sent before this moment, because it refused something.
@@ -43,14 +43,14 @@ pub enum Unfit {
 }
 
 impl Agent {
-    fn new(id: AgentId, now: Timestamp) -> Self {
+    fn new(id: AgentId) -> Self {
         Self {
             id,
             processes: BTreeMap::new(),
             load: None,
             load_at: Timestamp::default(),
             ready: false,
-            invited: now,
+            asked: None,
             executions: HashMap::new(),
             refused_until: Timestamp::default(),
             refusals: 0,
@@ -106,9 +106,9 @@ pub struct Fleet {
 
 impl Fleet {
     /// An agent appeared (again). What was known of its processes and load is forgotten; it will tell anew.
-    pub fn join(&mut self, id: &AgentId, now: Timestamp) -> bool {
+    pub fn join(&mut self, id: &AgentId) -> bool {
         let changed = self.leave(id);
-        self.agents.insert(id.clone(), Agent::new(id.clone(), now));
+        self.agents.insert(id.clone(), Agent::new(id.clone()));
         changed
     }
 
@@ -223,6 +223,15 @@ impl Fleet {
             agent.last_chosen = self.choices;
         }
         Ok((id, weight))
+    }
+
+    /// The wall clock was set, by so many milliseconds.
+    pub fn clock_set(&mut self, by_ms: i64) {
+        for agent in self.agents.values_mut() {
+            agent.load_at = agent.load_at.shifted_ms(by_ms);
+            agent.refused_until = agent.refused_until.shifted_ms(by_ms);
+            agent.asked = agent.asked.map(|since| since.shifted_ms(by_ms));
+        }
     }
 
     /// An execution was sent to an agent.

@@ -22,6 +22,11 @@ impl Timestamp {
         Self(self.0.saturating_add(ms))
     }
 
+    /// The same moment after the wall clock was set by so many milliseconds.
+    pub fn shifted_ms(self, by: i64) -> Self {
+        Self(self.0.saturating_add_signed(by))
+    }
+
     /// Milliseconds from `earlier` to here; 0 when the wall clock jumped back.
     pub fn since_ms(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
@@ -49,6 +54,15 @@ impl JobId {
         let text =
             if attempt <= 1 { self.0.simple().to_string() } else { format!("{}-{attempt}", self.0.simple()) };
         ExecutionId::new(&text).expect("hexadecimal digits and a dash are always allowed")
+    }
+
+    /// The job of an execution, if its id has the form that [`JobId::execution`] gives.
+    pub fn of_execution(execution: &ExecutionId) -> Option<Self> {
+        let text = execution.as_str();
+        let (id, attempt) = (text.get(..32)?, text.get(32..)?);
+        let plain = attempt.is_empty()
+            || attempt.strip_prefix('-').is_some_and(|n| n.parse::<u8>().is_ok_and(|n| n > 1));
+        uuid::Uuid::try_parse(id).ok().filter(|_| plain).map(Self)
     }
 }
 
@@ -379,6 +393,12 @@ mod tests {
         assert_eq!(id.to_string(), text);
         assert_eq!(id.execution(1).as_str(), "67e5504410b1426f9247bb680e5fe0c8");
         assert_eq!(id.execution(3).as_str(), "67e5504410b1426f9247bb680e5fe0c8-3");
+        for attempt in [1, 2, 255] {
+            assert_eq!(JobId::of_execution(&id.execution(attempt)), Some(id));
+        }
+        for other in ["x", "67e5504410b1426f9247bb680e5fe0c8-", "67e5504410b1426f9247bb680e5fe0c83"] {
+            assert_eq!(JobId::of_execution(&ExecutionId::new(other).unwrap()), None, "{other}");
+        }
         for bad in
             ["", "x", "67e5504410b1426f9247bb680e5fe0c8", "{67e55044-10b1-426f-9247-bb680e5fe0c8}", "../.."]
         {

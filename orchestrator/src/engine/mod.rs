@@ -22,14 +22,18 @@ mod dispatch;
 mod executions;
 pub mod fleet;
 pub mod job;
+mod ownership;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use wps_remote_protocol::{AgentId, ExecutionId, LogLevel, ProcessDescription, ProcessId, ToAgent};
 
 use dispatch::Queue;
 use fleet::Fleet;
 use job::{Failure, Form, Job, JobId, JobState, Timestamp, UserId, Waiting};
+
+/// An agent that has not answered an invitation for so long is invited again.
+const ASK_AGAIN_MS: u64 = 60_000;
 
 /// Times and bounds, in milliseconds and numbers.
 #[derive(Debug, Clone)]
@@ -81,10 +85,37 @@ pub enum Action {
     Discard(ExecutionId),
     /// What was taken over into the result store for this job is not needed.
     DiscardResults(JobId),
+    /// An agent names an execution that is not held here. What the store says of its job decides, see [`Question::answer`].
+    Inquire(AgentId, ExecutionId, Question),
     /// The set of offered processes changed.
     Catalogue,
     /// The job is final and was saved; it is no longer held here.
     Release(JobId),
+}
+
+/// What an agent says of an execution that is not held here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// It has ended, and the agent waits until somebody has stored that.
+    Ended,
+    /// The agent holds it.
+    Held,
+}
+
+impl Question {
+    /// What to say to the agent, given the stored job of the execution. An execution whose job is another orchestrator's is
+    /// left to that one; one that is over is not needed any more; and of one that nobody here has ever heard of nothing can
+    /// be said but that.
+    pub fn answer(self, execution: &ExecutionId, stored: Option<&Job>) -> Option<ToAgent> {
+        let execution = execution.clone();
+        match (self, stored) {
+            (Self::Ended, None) => Some(ToAgent::Unknown { execution }),
+            (Self::Held, None) => None,
+            (_, Some(job)) if job.state.execution().is_some_and(|live| live.id == execution) => None,
+            (Self::Ended, Some(_)) => Some(ToAgent::Finish { execution }),
+            (Self::Held, Some(_)) => Some(ToAgent::Abort { execution }),
+        }
+    }
 }
 
 /// Everything that a new job is made of.
@@ -118,11 +149,13 @@ pub struct Engine {
     queue: Queue,
     executions: HashMap<ExecutionId, JobId>,
     collecting: HashSet<ExecutionId>,
-    /// Jobs in `Dismissing`, so that time need not look at all jobs.
-    dismissing: HashSet<JobId>,
+    /// Jobs in `Dismissing`, and since when their agent could have confirmed that.
+    dismissing: HashMap<JobId, Timestamp>,
     fleet: Fleet,
     /// Agents that hold executions of ours and are not present, since when.
     away: BTreeMap<AgentId, Timestamp>,
+    /// Agents that are present and have not been asked yet for jobs that were adopted.
+    claims: BTreeSet<AgentId>,
     /// Set while our own connection is down: agents that were present then.
     offline: Option<(Timestamp, Vec<AgentId>)>,
 }
@@ -137,9 +170,10 @@ impl Engine {
             queue: Queue::default(),
             executions: HashMap::new(),
             collecting: HashSet::new(),
-            dismissing: HashSet::new(),
+            dismissing: HashMap::new(),
             fleet: Fleet::default(),
             away: BTreeMap::new(),
+            claims: BTreeSet::new(),
             offline: None,
         }
     }
@@ -225,7 +259,7 @@ impl Engine {
                 let execution = execution.clone();
                 job.note(now, LogLevel::Info, "dismissed by the client");
                 job.state = JobState::Dismissing { execution: execution.clone(), since: now };
-                self.dismissing.insert(id);
+                self.dismissing.insert(id, now);
                 self.save(id, out);
                 if self.fleet.agent(&execution.agent).is_some() {
                     out.push(Action::Send(execution.agent, ToAgent::Abort { execution: execution.id }));
@@ -250,27 +284,6 @@ impl Engine {
         }
     }
 
-    /// At start: a stored job that had not ended.
-    pub fn adopt(&mut self, job: Job, now: Timestamp, out: &mut Vec<Action>) {
-        let id = job.id;
-        match &job.state {
-            JobState::Accepted { .. } => self.queue.push_back(job.process.clone(), id, job.created),
-            JobState::Dispatched { execution }
-            | JobState::Running { execution, .. }
-            | JobState::Dismissing { execution, .. } => {
-                self.executions.insert(execution.id.clone(), id);
-                self.away.entry(execution.agent.clone()).or_insert(now);
-                if matches!(job.state, JobState::Dismissing { .. }) {
-                    self.dismissing.insert(id);
-                }
-            }
-            JobState::Created => {}
-            JobState::Successful { .. } | JobState::Failed { .. } | JobState::Dismissed { .. } => return,
-        }
-        self.jobs.insert(id, job);
-        out.push(Action::Notify(id));
-    }
-
     /// An agent is present.
     pub fn agent_joined(&mut self, agent: &AgentId, now: Timestamp, out: &mut Vec<Action>) {
         let was_listed = match &mut self.offline {
@@ -284,7 +297,7 @@ impl Engine {
         if self.offline.as_ref().is_some_and(|(_, present)| present.is_empty()) {
             self.offline = None;
         }
-        let changed = self.fleet.join(agent, now);
+        let changed = self.fleet.join(agent);
         for process in was_listed.into_iter().flatten() {
             self.fleet.register(agent, process.as_ref().clone());
         }
@@ -296,7 +309,7 @@ impl Engine {
         if changed {
             out.push(Action::Catalogue);
         }
-        out.push(Action::Send(agent.clone(), ToAgent::Invite));
+        self.invite(agent, now, out);
     }
 
     /// An agent has gone.
@@ -393,6 +406,15 @@ impl Engine {
                 self.lost(id, Failure::AgentLost(agent.clone()), now, out);
             }
         }
+        let unanswered: Vec<AgentId> = self
+            .fleet
+            .agents()
+            .filter(|agent| agent.asked.is_some_and(|since| now >= since.plus_ms(ASK_AGAIN_MS)))
+            .map(|agent| agent.id.clone())
+            .collect();
+        for agent in unanswered {
+            self.invite(&agent, now, out);
+        }
         let patience = self.limits.dismiss_ms;
         let silent: Vec<JobId> = self
             .dismissals()
@@ -420,8 +442,8 @@ impl Engine {
 
     /// Jobs that are being dismissed: since when, and where.
     fn dismissals(&self) -> impl Iterator<Item = (JobId, Timestamp, &AgentId)> {
-        self.dismissing.iter().filter_map(|id| match &self.jobs.get(id)?.state {
-            JobState::Dismissing { execution, since } => Some((*id, *since, &execution.agent)),
+        self.dismissing.iter().filter_map(|(id, since)| match &self.jobs.get(id)?.state {
+            JobState::Dismissing { execution, .. } => Some((*id, *since, &execution.agent)),
             _ => None,
         })
     }
@@ -434,6 +456,7 @@ impl Engine {
     fn next_deadline(&self, now: Timestamp) -> Option<Timestamp> {
         let away = self.away.values().map(|since| since.plus_ms(self.limits.agent_lost_ms));
         let offline = self.offline.iter().map(|(since, _)| since.plus_ms(self.limits.offline_ms));
+        let asked = self.fleet.agents().filter_map(|a| a.asked).map(|since| since.plus_ms(ASK_AGAIN_MS));
         let refused = self.fleet.agents().map(|a| a.refused_until).filter(|at| *at > now);
         let dismissing = self
             .dismissals()
@@ -442,7 +465,7 @@ impl Engine {
         let queued = (self.limits.max_queue_ms > 0)
             .then(|| self.queue.oldest().map(|at| at.plus_ms(self.limits.max_queue_ms)))
             .flatten();
-        away.chain(offline).chain(refused).chain(dismissing).chain(queued).min()
+        away.chain(offline).chain(asked).chain(refused).chain(dismissing).chain(queued).min()
     }
 
     /// Whether the process is offered by anybody at this moment.

@@ -72,7 +72,7 @@ impl World {
     fn agent(&mut self, name: &str, max_running: u32) -> AgentId {
         let agent = AgentId::new(name);
         self.engine.agent_joined(&agent, self.now, &mut self.out);
-        self.say(&agent, FromAgent::Executions(vec![]));
+        self.holds(&agent, &[], &[]);
         self.say(&agent, FromAgent::Register(Box::new(description("a:b", false))));
         self.say(&agent, FromAgent::Load(load(max_running)));
         self.out.clear();
@@ -81,6 +81,10 @@ impl World {
 
     fn say(&mut self, agent: &AgentId, message: FromAgent) {
         self.engine.receive(agent, message, self.now, &mut self.out);
+    }
+
+    fn holds(&mut self, agent: &AgentId, held: &[ExecutionId], unknown: &[ExecutionId]) {
+        self.say(agent, FromAgent::Executions { held: held.to_vec(), unknown: unknown.to_vec() });
     }
 
     fn execute(&mut self, description: ProcessDescription) -> JobId {
@@ -107,7 +111,9 @@ impl World {
                 Action::Send(agent, ToAgent::Request(r)) => format!("{agent}<execute {}", r.execution),
                 Action::Send(agent, ToAgent::Abort { .. }) => format!("{agent}<abort"),
                 Action::Send(agent, ToAgent::Finish { .. }) => format!("{agent}<finish"),
-                Action::Send(agent, ToAgent::Invite) => format!("{agent}<invite"),
+                Action::Send(agent, ToAgent::Invite { .. }) => format!("{agent}<invite"),
+                Action::Send(agent, ToAgent::Unknown { .. }) => format!("{agent}<unknown"),
+                Action::Inquire(_, _, question) => format!("inquire {question:?}"),
                 Action::Send(agent, ToAgent::GetLoad) => format!("{agent}<get-load"),
                 Action::Notify(_) => "notify".into(),
                 Action::Collect(..) => "collect".into(),
@@ -145,7 +151,7 @@ fn a_job_goes_its_usual_way() {
     assert_eq!(expires, Some(w.now.plus_ms(7 * 24 * 3600 * 1000)));
     assert_eq!(w.said(), ["save successful", "notify", "release", "discard", "a<finish"]);
     w.say(&a, FromAgent::Completed { execution: e, outputs: vec![] });
-    assert_eq!(w.said(), ["a<finish"]);
+    assert_eq!(w.said(), ["inquire Ended"]);
 }
 
 #[test]
@@ -217,7 +223,7 @@ fn a_dismissed_job_is_aborted_even_when_its_agent_was_away() {
     assert!(w.engine.dismiss(id, w.now, &mut w.out));
     assert_eq!(w.said(), ["save dismissing"]);
     w.engine.agent_joined(&a, w.now.plus_ms(5), &mut w.out);
-    w.say(&a, FromAgent::Executions(vec![id.execution(1)]));
+    w.holds(&a, &[id.execution(1)], &[]);
     assert_eq!(w.said(), ["a<invite", "a<abort"]);
     w.say(&a, FromAgent::Error { execution: id.execution(1), error: aborted() });
     assert_eq!(w.said(), ["save dismissed", "notify", "release", "discard", "a<finish"]);
@@ -239,7 +245,7 @@ fn a_silent_agent_does_not_hold_a_dismissal_up() {
     let mut w = World::new();
     w.engine.adopt(stored, w.now, &mut w.out);
     w.engine.agent_joined(&a, w.now, &mut w.out);
-    w.say(&a, FromAgent::Executions(vec![id.execution(1)]));
+    w.holds(&a, &[id.execution(1)], &[]);
     w.out.clear();
     w.pass(60_000);
     assert_eq!(w.said(), ["save dismissed", "notify", "release"]);
@@ -273,7 +279,7 @@ fn after_an_outage_of_ours_the_catalogue_stays_and_jobs_go_on() {
     w.now = w.now.plus_ms(3_000);
     w.engine.agent_joined(&a, w.now, &mut w.out);
     assert!(w.engine.offers(&"a:b".parse().unwrap()));
-    w.say(&a, FromAgent::Executions(vec![id.execution(1)]));
+    w.holds(&a, &[id.execution(1)], &[]);
     w.say(&a, FromAgent::Load(load(5)));
     assert!(matches!(w.engine.job(id).unwrap().state, JobState::Running { lost_since: None, .. }));
     w.engine.disconnected(w.now, &mut w.out);
@@ -290,7 +296,7 @@ fn a_request_that_never_arrived_is_sent_again() {
     w.now = w.now.plus_ms(10);
     w.engine.agent_joined(&a, w.now, &mut w.out);
     w.out.clear();
-    w.say(&a, FromAgent::Executions(vec![]));
+    w.holds(&a, &[], &[id.execution(1)]);
     assert_eq!(w.said(), ["save accepted", "notify", "notify"]);
     w.say(&a, FromAgent::Register(Box::new(description("a:b", false))));
     w.say(&a, FromAgent::Load(load(5)));
@@ -307,7 +313,7 @@ fn stored_jobs_are_adopted_and_found_again() {
     w.engine.adopt(stored, w.now, &mut w.out);
     w.engine.agent_joined(&a, w.now.plus_ms(1), &mut w.out);
     w.out.clear();
-    w.say(&a, FromAgent::Executions(vec![id.execution(1)]));
+    w.holds(&a, &[id.execution(1)], &[]);
     w.say(&a, FromAgent::Completed { execution: id.execution(1), outputs: vec![] });
     assert_eq!(w.said().last().unwrap(), "collect");
 }
@@ -383,7 +389,8 @@ proptest! {
                 Op::Held(n, all) => {
                     let a = agent(n);
                     let held = if all { sent.iter().filter(|(b, _)| *b == a).map(|(_, e)| e.clone()).collect() } else { vec![] };
-                    w.say(&a, FromAgent::Executions(held));
+                    let unknown: Vec<_> = if all { vec![] } else { sent.iter().filter(|(b, _)| *b == a).map(|(_, e)| e.clone()).collect() };
+                    w.say(&a, FromAgent::Executions { held, unknown });
                     w.say(&a, FromAgent::Register(Box::new(description("a:b", false))));
                 }
                 Op::Pass(ms) => w.pass(u64::from(ms)),
@@ -412,7 +419,7 @@ proptest! {
                     Action::Notify(id) => prop_assert!(stored.contains_key(&id), "told before it was saved"),
                     Action::Collect(_, e, _) => collects.push(e),
                     Action::Release(id) => prop_assert!(stored[&id].state.is_final() && w.engine.job(id).is_none()),
-                    Action::SaveSoon(_) | Action::Send(..) | Action::Discard(_) | Action::DiscardResults(_) | Action::Catalogue => {}
+                    Action::SaveSoon(_) | Action::Send(..) | Action::Discard(_) | Action::DiscardResults(_) | Action::Inquire(..) | Action::Catalogue => {}
                 }
             }
             let live: Vec<_> = w.engine.jobs().filter_map(|job| job.state.execution().map(|e| e.id.clone())).collect();
@@ -437,4 +444,114 @@ fn an_agent_cannot_give_a_process_another_name() {
     w.say(&agent, FromAgent::Register(Box::new(named)));
     let names: Vec<_> = w.engine.fleet().catalogue().map(|(_, process)| process.identifier()).collect();
     assert_eq!(names, ["a:b"]);
+}
+
+#[test]
+fn a_job_of_a_dead_orchestrator_is_claimed_at_an_agent_that_is_present() {
+    let mut w = World::new();
+    w.agent("a", 5);
+    let id = w.execute(description("a:b", false));
+    let waits = w.execute(description("c:d", false));
+    let stored = [id, waits].map(|id| w.engine.job(id).unwrap().clone());
+    let mut w = World::new();
+    let a = w.agent("a", 5);
+    for job in stored {
+        w.engine.adopt(job.clone(), w.now, &mut w.out);
+        w.engine.adopt(job, w.now, &mut w.out);
+    }
+    w.out.clear();
+    w.engine.claim(w.now, &mut w.out);
+    let claim = ToAgent::Invite { executions: vec![id.execution(1)] };
+    assert_eq!(w.out[0], Action::Send(a.clone(), claim.clone()));
+    // The claim was lost: it is made again.
+    w.out.clear();
+    w.pass(60_000);
+    assert_eq!(w.out, [Action::Send(a.clone(), claim)]);
+    w.out.clear();
+    w.holds(&a, &[id.execution(1)], &[]);
+    w.say(&a, FromAgent::Error { execution: id.execution(1), error: aborted() });
+    assert_eq!(w.said(), ["save failed", "notify", "release", "discard", "a<finish"]);
+    assert_eq!(w.engine.queued(), 1);
+}
+
+#[test]
+fn abandoned_jobs_are_not_touched_any_more_and_take_no_place() {
+    let mut w = World::new();
+    let a = w.agent("a", 1);
+    let id = w.execute(description("a:b", false));
+    let waits = w.execute(description("a:b", false));
+    w.out.clear();
+    let mut expected = vec![id, waits];
+    expected.sort();
+    assert_eq!(w.engine.abandon(), expected);
+    w.say(&a, FromAgent::Completed { execution: id.execution(1), outputs: vec![] });
+    w.pass(10_000_000);
+    assert_eq!(w.said(), ["inquire Ended"]);
+    w.execute(description("a:b", false));
+    assert_eq!(w.said()[0], "save dispatched");
+}
+
+#[test]
+fn the_store_decides_about_executions_that_are_not_held() {
+    let mut w = World::new();
+    w.agent("a", 1);
+    let id = w.execute(description("a:b", false));
+    let mut job = w.engine.job(id).unwrap().clone();
+    let (live, stale) = (id.execution(1), id.execution(2));
+    assert_eq!(Question::Ended.answer(&live, Some(&job)), None);
+    assert_eq!(Question::Held.answer(&live, Some(&job)), None);
+    assert_eq!(
+        Question::Ended.answer(&stale, Some(&job)),
+        Some(ToAgent::Finish { execution: stale.clone() })
+    );
+    assert_eq!(Question::Held.answer(&stale, Some(&job)), Some(ToAgent::Abort { execution: stale }));
+    assert_eq!(Question::Held.answer(&live, None), None);
+    assert_eq!(Question::Ended.answer(&live, None), Some(ToAgent::Unknown { execution: live.clone() }));
+    job.state = JobState::Dismissed { finished: w.now, receipt: None };
+    assert_eq!(Question::Held.answer(&live, Some(&job)), Some(ToAgent::Abort { execution: live }));
+}
+
+#[test]
+fn the_wall_clock_may_jump_both_ways() {
+    let day = 24 * 3600 * 1000;
+    for jump in [365 * day, -365 * day, 60_000, -60_000] {
+        let mut w = World::new();
+        w.now = Timestamp(1_800_000_000_000);
+        let a = w.agent("a", 1);
+        let runs = w.execute(description("a:b", false));
+        let dismissed = w.execute(description("x:y", false));
+        w.say(&a, FromAgent::Started { execution: runs.execution(1) });
+        w.engine.agent_left(&a, w.now, &mut w.out);
+        w.pass(1_000);
+        w.now = w.now.shifted_ms(jump);
+        w.engine.clock_set(jump);
+        w.out.clear();
+        w.pass(298_999);
+        assert_eq!(w.said(), Vec::<String>::new(), "too early after a jump of {jump} ms");
+        w.pass(1);
+        assert_eq!(w.said()[0], "save failed", "too late after a jump of {jump} ms");
+        w.pass(day as u64 - 310_000);
+        assert_eq!(w.said(), Vec::<String>::new());
+        w.pass(10_000);
+        assert_eq!(w.said()[0], "save failed");
+        assert!(w.engine.job(dismissed).is_none());
+    }
+}
+
+#[test]
+fn an_adopted_job_is_not_ended_by_a_clock_that_was_wrong() {
+    let mut w = World::new();
+    w.now = Timestamp(1_800_000_000_000);
+    let id = w.execute(description("a:b", false));
+    for created in [0, u64::MAX] {
+        let job = Job { created: Timestamp(created), ..w.engine.job(id).unwrap().clone() };
+        let mut w = World::new();
+        w.now = Timestamp(1_800_000_000_000);
+        w.engine.adopt(job, w.now, &mut w.out);
+        w.out.clear();
+        w.pass(299_999);
+        assert_eq!(w.said(), Vec::<String>::new());
+        w.pass(24 * 3600 * 1000);
+        assert_eq!(w.said()[0], "save failed");
+    }
 }

@@ -65,7 +65,8 @@ fn messages_from_agents_come_back_as_they_were() {
     for message in [
         FromAgent::Register(Box::new(description())),
         FromAgent::Unregister("gdal:Contour".parse().unwrap()),
-        FromAgent::Executions(vec![execution()]),
+        FromAgent::Executions { held: vec![execution()], unknown: vec![] },
+        FromAgent::Executions { held: vec![], unknown: vec![execution()] },
         FromAgent::Started { execution: execution() },
         FromAgent::Progress { execution: execution(), percent: 12.5, message: "half".into() },
         FromAgent::Log { execution: execution(), level: LogLevel::Warning, text: "a&b=c%".into() },
@@ -114,7 +115,9 @@ fn messages_to_agents_come_back_as_they_were() {
         base_url: "http://127.0.0.1/wps".into(),
     };
     for message in [
-        ToAgent::Invite,
+        ToAgent::Invite { executions: vec![] },
+        ToAgent::Invite { executions: vec![execution()] },
+        ToAgent::Unknown { execution: execution() },
         ToAgent::Request(Box::new(request)),
         ToAgent::Abort { execution: execution() },
         ToAgent::Finish { execution: execution() },

@@ -142,9 +142,20 @@ impl Engine {
         }
     }
 
-    /// An orchestrator wants to know everything, and to be kept informed.
-    pub fn invite(&mut self, from: Peer, now: Duration, out: &mut Actions) {
-        out.push(Action::Send(from.clone(), FromAgent::Executions(self.held())));
+    /// An orchestrator wants to know everything, and to be kept informed. The executions that it names are its own from now
+    /// on. Of those that are not held none will ever be started: it may give their jobs to others.
+    pub fn invite(&mut self, from: Peer, claimed: &[ExecutionId], now: Duration, out: &mut Actions) {
+        let mut unknown = Vec::new();
+        for id in claimed {
+            match self.executions.get_mut(id) {
+                Some(execution) => execution.originator = from.clone(),
+                None => {
+                    self.remember(id.clone());
+                    unknown.push(id.clone());
+                }
+            }
+        }
+        out.push(Action::Send(from.clone(), FromAgent::Executions { held: self.held(), unknown }));
         for process in self.processes.values() {
             out.push(Action::Send(from.clone(), FromAgent::Register(Box::new(process.clone()))));
         }
@@ -259,6 +270,14 @@ impl Engine {
             out.push(Action::Release(execution.clone()));
         }
         Ok(())
+    }
+
+    /// An orchestrator has no such job. Only the one that the execution belongs to can know.
+    pub fn disowned(&mut self, by: &Peer, execution: &ExecutionId, out: &mut Actions) {
+        if self.executions.get(execution).is_some_and(|held| held.originator == *by) {
+            // Said of a running execution it means nothing, as in `finish`.
+            let _ = self.finish(execution, out);
+        }
     }
 
     /// Something happened to an execution.

@@ -64,7 +64,12 @@ impl World {
     }
 
     fn invite(&mut self, name: &str) {
-        self.engine.invite(peer(name), self.now, &mut self.out);
+        self.claim(name, &[]);
+    }
+
+    fn claim(&mut self, name: &str, executions: &[&str]) {
+        let claimed: Vec<ExecutionId> = executions.iter().map(|execution| id(execution)).collect();
+        self.engine.invite(peer(name), &claimed, self.now, &mut self.out);
     }
 
     fn request(&mut self, execution: &str, name: &str) -> Result<Answer, Refusal> {
@@ -106,11 +111,14 @@ fn describe(action: &Action) -> String {
             let what = match message {
                 FromAgent::Register(process) => format!("register {}", process.id),
                 FromAgent::Unregister(process) => format!("unregister {process}"),
-                FromAgent::Executions(held) => {
-                    format!(
-                        "executions [{}]",
-                        held.iter().map(ExecutionId::as_str).collect::<Vec<_>>().join(" ")
-                    )
+                FromAgent::Executions { held, unknown } => {
+                    let names = |ids: &[ExecutionId]| {
+                        ids.iter().map(ExecutionId::as_str).collect::<Vec<_>>().join(" ")
+                    };
+                    match unknown.as_slice() {
+                        [] => format!("executions [{}]", names(held)),
+                        unknown => format!("executions [{}] not [{}]", names(held), names(unknown)),
+                    }
                 }
                 FromAgent::Started { execution } => format!("started {execution}"),
                 FromAgent::Progress { execution, percent, .. } => format!("progress {execution} {percent}"),
@@ -358,8 +366,44 @@ fn a_later_agent_goes_on_where_the_former_was_lost() {
     assert_eq!(world.request("e3", "gone"), Ok(Answer::Known));
 }
 
+#[test]
+fn a_claimed_execution_belongs_to_another_orchestrator_and_an_unknown_one_never_starts() {
+    let mut world = World::invited(&[("p", 1.0)]);
+    world.invite("heir");
+    world.run("e1", "p");
+    // The first one is still there, but it has lost the job to the other.
+    world.claim("heir", &["e1", "e2"]);
+    world.expect(&[
+        "heir: executions [e1] not [e2]",
+        "heir: register test:p",
+        "heir: load 1",
+        "heir: started e1",
+    ]);
+    world.happened("e1", Event::Ended(failed()));
+    world.expect(&["heir: error e1", "announce"]);
+    // The request of the one that died arrives after all.
+    assert_eq!(world.request("e2", "p"), Ok(Answer::Known));
+    world.nothing_else();
+}
+
+#[test]
+fn only_the_orchestrator_of_an_execution_can_say_that_nobody_waits_for_it() {
+    let mut world = World::invited(&[("p", 1.0)]);
+    world.run("e1", "p");
+    world.engine.disowned(&peer("o"), &id("e1"), &mut world.out);
+    world.nothing_else();
+    world.happened("e1", Event::Ended(failed()));
+    world.expect(&["o: error e1", "announce"]);
+    world.engine.disowned(&peer("other"), &id("e1"), &mut world.out);
+    world.nothing_else();
+    world.engine.disowned(&peer("o"), &id("e1"), &mut world.out);
+    world.expect(&["release e1"]);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
+    Claim(u8, u8),
+    Disown(u8, u8),
     Invite(u8),
     Leave(u8),
     Offline,
@@ -374,6 +418,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         (0..2u8).prop_map(Step::Invite),
+        (0..2u8, 0..8u8).prop_map(|(n, e)| Step::Claim(n, e)),
+        (0..2u8, 0..8u8).prop_map(|(n, e)| Step::Disown(n, e)),
         (0..2u8).prop_map(Step::Leave),
         Just(Step::Offline),
         (0..8u8, 0..3u8).prop_map(|(e, p)| Step::Request(e, p)),
@@ -400,6 +446,13 @@ proptest! {
                 Step::Invite(n) => {
                     present.insert(peer(&format!("o{n}")));
                     world.invite(&format!("o{n}"));
+                }
+                Step::Claim(n, e) => {
+                    present.insert(peer(&format!("o{n}")));
+                    world.claim(&format!("o{n}"), &[&format!("e{e}")]);
+                }
+                Step::Disown(n, e) => {
+                    world.engine.disowned(&peer(&format!("o{n}")), &id(&format!("e{e}")), &mut world.out);
                 }
                 Step::Leave(n) => {
                     present.remove(&peer(&format!("o{n}")));

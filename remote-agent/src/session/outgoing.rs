@@ -99,9 +99,13 @@ impl Outgoing {
             let answer = muc.request(&room, &key.0.0, element, ANSWER).await;
             under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             match answer {
+                // Without a receiver the agent stops; its successor tells the ending again.
                 Ok(_) => {
-                    // Without a receiver the agent stops; its successor tells the ending again.
-                    let _ = delivered.send(Delivered { execution }).await;
+                    let _ = delivered.send(Delivered { execution, by: key.0, stored: true }).await;
+                }
+                Err(RequestError::Refused(error)) if error.condition == "item-not-found" => {
+                    debug!(orchestrator = %key.0, execution.id = %execution, "an ending is not known there: {error}");
+                    let _ = delivered.send(Delivered { execution, by: key.0, stored: false }).await;
                 }
                 Err(error) => {
                     debug!(orchestrator = %key.0, execution.id = %execution, "an ending was not taken: {error}")
