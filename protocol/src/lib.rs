@@ -1,12 +1,15 @@
 //! What an orchestrator and its remote agents agree on: the self-description of a process, the values that go in and
-//! come out, the messages both ways, the native dialect on the wire, and the INI language of every configuration file.
+//! come out, the messages both ways, both dialects on the wire (native, and the text dialect of GeoServer's plugin and the
+//! Python agent), and the INI language of every configuration file.
 //!
 //! Nothing in this crate opens a socket, touches the disk, reads a clock or makes an id.
 
 pub mod address;
 pub mod ini;
+pub mod legacy;
 pub mod message;
 pub mod native;
+pub mod pickle;
 pub mod process;
 pub mod value;
 
