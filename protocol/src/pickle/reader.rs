@@ -128,15 +128,15 @@ impl<'a> Reader<'a> {
                 b'}' => self.push(Node::Dict(Vec::new()))?,
                 b')' => self.push(Node::Tuple(Vec::new()))?,
                 b'l' => {
-                    let items = self.to_mark()?;
+                    let items = self.take_to_mark()?;
                     self.push(Node::List(items))?;
                 }
                 b't' => {
-                    let items = self.to_mark()?;
+                    let items = self.take_to_mark()?;
                     self.push(Node::Tuple(items))?;
                 }
                 b'd' => {
-                    let items = self.to_mark()?;
+                    let items = self.take_to_mark()?;
                     let pairs = self.pairs(&items)?;
                     self.push(Node::Dict(pairs))?;
                 }
@@ -150,7 +150,7 @@ impl<'a> Reader<'a> {
                     self.append(items)?;
                 }
                 b'e' => {
-                    let items = self.to_mark()?;
+                    let items = self.take_to_mark()?;
                     self.append(items)?;
                 }
                 b's' => {
@@ -158,7 +158,7 @@ impl<'a> Reader<'a> {
                     self.set(&items)?;
                 }
                 b'u' => {
-                    let items = self.to_mark()?;
+                    let items = self.take_to_mark()?;
                     self.set(&items)?;
                 }
                 b'p' => {
@@ -257,7 +257,7 @@ impl<'a> Reader<'a> {
         self.marks.last().copied().unwrap_or(0)
     }
 
-    fn to_mark(&mut self) -> Result<Vec<Id>, PickleError> {
+    fn take_to_mark(&mut self) -> Result<Vec<Id>, PickleError> {
         let mark = self.marks.pop().ok_or_else(|| self.malformed("no mark"))?;
         Ok(self.stack.split_off(mark))
     }
@@ -276,7 +276,7 @@ impl<'a> Reader<'a> {
     }
 
     fn pairs(&mut self, items: &[Id]) -> Result<Vec<(Id, Id)>, PickleError> {
-        if items.len() % 2 != 0 {
+        if !items.len().is_multiple_of(2) {
             return Err(self.malformed("a key without value"));
         }
         self.count(items.len())?;
