@@ -33,3 +33,7 @@ golden:
 # Everything on this machine: embedded parts, ready services.
 dev:
     cargo run --release -p quickstart
+
+# Hostile bytes against everything that reads files, requests and output: 10 minutes for each target.
+fuzz:
+    tests/fuzz/run 600

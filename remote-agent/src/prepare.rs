@@ -51,7 +51,7 @@ pub fn prepare(
     let rules = descriptor.rules.clone();
     let record = record(descriptor, request, originator, accepted_ms, manner, control_folder, &plan);
     let stdin = record.launch.stdin.clone().zip(plan.stdin.clone());
-    Ok(Prepared { record, rules: Box::new(ByRules(rules)), fill: Box::new(move || fill(&plan, stdin)) })
+    Ok(Prepared { record, rules: by_rules(rules), fill: Box::new(move || fill(&plan, stdin)) })
 }
 
 /// What a request makes of a descriptor.
@@ -207,6 +207,10 @@ fn error(kind: ErrorKind, text: String) -> ExecutionError {
 }
 
 /// The rules of a descriptor as the reader of an output wants them.
+pub fn by_rules(rules: Arc<Rules>) -> Box<dyn Decide> {
+    Box::new(ByRules(rules))
+}
+
 struct ByRules(Arc<Rules>);
 
 impl Decide for ByRules {
@@ -236,7 +240,7 @@ impl Decide for ByRules {
 /// Reads the rules back from a record. What cannot be read means nothing: the job goes on without progress.
 pub fn stored_rules(stored: &serde_json::Value) -> Box<dyn Decide> {
     let stored = StoredRules::deserialize(stored).unwrap_or_default();
-    Box::new(ByRules(Arc::new(stored.into())))
+    by_rules(Arc::new(stored.into()))
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]

@@ -113,7 +113,9 @@ fn position(index: i64, length: usize) -> Option<usize> {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Member(name) => write!(f, "['{name}']"),
+            Self::Member(name) => {
+                write!(f, "['{}']", name.replace('\\', r"\\").replace('\'', r"\'"))
+            }
             Self::Index(index) => write!(f, "[{index}]"),
         }
     }
@@ -142,6 +144,10 @@ mod tests {
         let set = |path: &str, document: &mut Value, parents| {
             JsonPath::parse(path).unwrap().set(document, json!("x"), parents)
         };
+        for path in [r"['it\'s'][-1]", r#"["a\\"]["\"b\""]"#] {
+            let read = JsonPath::parse(path).unwrap();
+            assert_eq!(JsonPath::parse(&read.to_string()), Ok(read), "what is shown can be written");
+        }
         set("['plan']['limits'][1]", &mut document, false).unwrap();
         set("['plan']['new']", &mut document, false).unwrap();
         assert_eq!(document["plan"], json!({"limits": [0.0, "x"], "it's": 1, "new": "x"}));

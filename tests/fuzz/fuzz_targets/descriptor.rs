@@ -1,0 +1,5 @@
+//! Fuzz target `descriptor`; see [`wps_fuzz::descriptor`].
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| wps_fuzz::descriptor(data));

@@ -1,0 +1,26 @@
+//! What each fuzz target does with its bytes: reads them as the programs would, and checks what must hold for every input,
+//! not only that nothing panics. Compiled into the fuzz targets, and into a test that replays the corpora without a fuzzer.
+
+mod files;
+mod texts;
+
+pub use files::{descriptor, ini, interpolation};
+pub use texts::{json_path, list, rule, stdout, template};
+
+/// Every target, by the name of its program and its corpus.
+pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+    ("ini", ini),
+    ("interpolation", interpolation),
+    ("list", list),
+    ("template", template),
+    ("json_path", json_path),
+    ("rule", rule),
+    ("stdout", stdout),
+    ("descriptor", descriptor),
+];
+
+/// The bytes as text, cut in two at the first line break: most readers take two texts.
+fn two_texts(data: &[u8]) -> Option<(&str, &str)> {
+    let text = std::str::from_utf8(data).ok()?;
+    Some(text.split_once('\n').unwrap_or((text, "")))
+}
