@@ -1,8 +1,6 @@
 //! Everything that the fuzz targets have been fed or have found, once more, without a fuzzer: the inputs in
 //! `tests/fuzz/corpus` through the same checks. A finding that was repaired stays repaired on every machine.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, and so do its helpers")]
-
 use std::fs;
 use std::panic::catch_unwind;
 use std::path::Path;

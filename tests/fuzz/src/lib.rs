@@ -7,8 +7,11 @@ mod texts;
 pub use files::{descriptor, ini, interpolation};
 pub use texts::{json_path, list, rule, stdout, template};
 
+/// What a target does with its bytes; panics if something does not hold.
+pub type Target = fn(&[u8]);
+
 /// Every target, by the name of its program and its corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("ini", ini),
     ("interpolation", interpolation),
     ("list", list),
