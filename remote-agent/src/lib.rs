@@ -55,7 +55,7 @@ use wps_remote_xmpp::{BareJid, Jid};
 use crate::config::{AgentConfig, Tls};
 use crate::driver::{AtStop, Driver, Sources};
 use crate::engine::{Engine, Measured, Settings};
-use crate::execution::{Host, Spare};
+use crate::execution::{Forks, Host};
 use crate::load::{Forbidden, Sampler};
 use crate::prepare::Manner;
 use crate::session::{SessionSettings, Trusted};
@@ -149,9 +149,9 @@ pub async fn run(config: AgentConfig, options: Options, shutdown: CancellationTo
         supervisor: options.supervisor,
         shared: config.shared_dir.clone(),
         hidden_variables: manner.hidden_variables.clone(),
-        spare: Spare::default(),
+        forks: Forks::default(),
     });
-    host.spare.keep(&host);
+    host.forks.keep(&host);
 
     let mut helpers = JoinSet::new();
     let offers = catalog::start(&config, &options.services, &mut helpers)?;

@@ -48,7 +48,7 @@ impl World {
             supervisor: vec![OsString::from(AGENT), OsString::from("supervise")],
             shared: None,
             hidden_variables: vec![],
-            spare: Default::default(),
+            forks: Default::default(),
         })
     }
 
@@ -364,50 +364,84 @@ async fn a_taken_folder_is_not_used() {
     assert!(error.text.contains("exists already"), "{}", error.text);
 }
 
-/// Processes of this user whose command line ends in `supervise --standby` and whose parent we are.
-fn waiting() -> Vec<i32> {
-    let me = std::process::id().to_string();
-    let mut found = vec![];
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
-        let text = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
-        let ours = status.lines().any(|line| line.strip_prefix("PPid:").is_some_and(|p| p.trim() == me));
-        if ours && text.ends_with(b"supervise\0--standby\0") {
-            found.push(pid);
-        }
-    }
-    found
+/// The fork server of this world's agent.
+fn server(world: &World) -> Option<i32> {
+    let folder = world.path("control");
+    let pids = fs::read_dir("/proc").unwrap().flatten();
+    pids.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).find(|pid: &i32| {
+        let text = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        text.ends_with(b"supervise\0--serve\0")
+            && fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == folder)
+    })
+}
+
+fn kill(pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+async fn completed_text(host: &Arc<Host>, world: &World, id: &str) -> String {
+    let mut followed = Followed::start(host, id, world.begin(id));
+    let Ending::Completed(outputs) = followed.ending().await else { panic!("{:?}", followed.seen) };
+    let Value::Literal { text, .. } = &outputs[0].value else { panic!() };
+    text.clone()
 }
 
 #[tokio::test]
-async fn a_waiting_supervisor_takes_the_next_job_and_another_one_takes_its_place() {
-    let world = World::new("(tr '\\0' ' ' < /proc/$PPID/cmdline; readlink /proc/$PPID/cwd) > result.txt");
+async fn the_fork_server_splits_off_supervisors_and_is_replaced_when_it_has_died() {
+    let body = "(tr '\\0' ' ' < /proc/$PPID/cmdline; readlink /proc/$PPID/cwd; readlink /proc/$$/fd/0; ls /proc/$$/fd \
+        | wc -w) > result.txt";
+    let world = World::new(body);
     let host = world.agent();
-    host.spare.keep(&host);
-    let first = eventually("one waits", 5, || waiting().first().copied());
-    let mut followed = Followed::start(&host, "e1", world.begin("e1"));
-    let Ending::Completed(outputs) = followed.ending().await else { panic!("{:?}", followed.seen) };
-    let Value::Literal { text, .. } = &outputs[0].value else { panic!() };
-    assert!(text.contains("supervise --standby") && text.trim_end().ends_with("control/e1"), "{text}");
-    let second =
-        eventually("the next one waits", 5, || waiting().first().copied().filter(|pid| *pid != first));
+    host.forks.keep(&host);
+    let first = eventually("there is a server", 5, || server(&world));
+    let text = completed_text(&host, &world, "e1").await;
+    assert!(text.contains("supervise --serve") && text.contains("control/e1"), "{text}");
+    assert!(text.contains("/dev/null"), "the program has the agent's socket: {text}");
+    eventually("the ended supervisor is collected", 5, || {
+        let zombie = |pid: &i32| {
+            fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+        };
+        let children = fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap_or_default();
+        (!children.split_whitespace().filter_map(|pid| pid.parse().ok()).any(|pid: i32| zombie(&pid)))
+            .then_some(())
+    });
 
     // One that has died unnoticed costs nobody a job.
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(second).unwrap(),
-        rustix::process::Signal::KILL,
-    )
-    .unwrap();
-    eventually("it is dead", 5, || (!waiting().contains(&second)).then_some(()));
-    let mut followed = Followed::start(&host, "e2", world.begin("e2"));
-    let Ending::Completed(outputs) = followed.ending().await else { panic!("{:?}", followed.seen) };
-    let Value::Literal { text, .. } = &outputs[0].value else { panic!() };
-    assert!(text.contains("control/e2 "), "{text}");
+    kill(first);
+    eventually("it is dead", 5, || server(&world).is_none_or(|pid| pid != first).then_some(()));
+    let text = completed_text(&host, &world, "e2").await;
+    assert!(text.contains("supervise --serve") && text.contains("control/e2"), "{text}");
 
     // And without its agent it goes.
-    eventually("one waits", 5, || waiting().first().copied());
-    drop(followed);
+    eventually("there is a server again", 5, || server(&world).filter(|pid| *pid != first));
     drop(host);
-    eventually("nobody waits for an agent that has gone", 5, || waiting().is_empty().then_some(()));
+    eventually("no server waits for an agent that has gone", 5, || server(&world).is_none().then_some(()));
+}
+
+#[tokio::test]
+async fn a_hanging_fork_server_costs_a_moment_and_no_job() {
+    let world = World::new("echo once >> $FOLDER/runs; echo x > result.txt");
+    let host = world.agent();
+    host.forks.keep(&host);
+    let first = eventually("there is a server", 5, || server(&world));
+    let pid = rustix::process::Pid::from_raw(first).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    assert_eq!(completed_text(&host, &world, "e1").await.trim(), "x");
+    eventually("the server that was given up ends", 5, || (!is_alive(first)).then_some(()));
+    assert_eq!(fs::read_to_string(world.path("runs")).unwrap(), "once\n");
+}
+
+#[tokio::test]
+async fn supervisors_outlive_their_server() {
+    let world =
+        World::new("echo 'l ready'; while [ ! -e $FOLDER/go ]; do sleep 0.02; done; echo x > result.txt");
+    let host = world.agent();
+    host.forks.keep(&host);
+    let first = eventually("there is a server", 5, || server(&world));
+    let mut followed = Followed::start(&host, "e1", world.begin("e1"));
+    followed.until(|event| matches!(event, Event::Log(..))).await;
+    kill(first);
+    fs::write(world.path("go"), "").unwrap();
+    assert!(matches!(followed.ending().await, Ending::Completed(_)));
 }

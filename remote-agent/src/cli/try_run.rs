@@ -17,7 +17,7 @@ use crate::command::{Plan, PrepareError, from_json};
 use crate::config::AgentConfig;
 use crate::descriptor::load::load_descriptor;
 use crate::descriptor::{LoadContext, ServiceDescriptor};
-use crate::execution::{self, Begin, Event, Host, Spare};
+use crate::execution::{self, Begin, Event, Forks, Host};
 use crate::explain;
 use crate::prepare::{self, Manner};
 use crate::workdir::{Control, Ending};
@@ -90,7 +90,7 @@ async fn attempt(wanted: &Try) -> Result<ExitCode, String> {
         supervisor: Options::new().map_err(|error| error.to_string())?.supervisor,
         shared: manner.shared.clone(),
         hidden_variables: Vec::new(),
-        spare: Spare::default(),
+        forks: Forks::default(),
     };
     Ok(execute(Arc::new(host), Arc::new(descriptor), request, manner, wanted.format).await)
 }

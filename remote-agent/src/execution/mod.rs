@@ -13,7 +13,7 @@ pub mod unix;
 
 mod ending;
 mod follow;
-mod spare;
+mod forks;
 mod supervisor;
 
 use std::ffi::OsString;
@@ -25,7 +25,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use wps_remote_protocol::{ErrorKind, ExecutionError, ExecutionId, LogLevel};
 
-pub use self::spare::Spare;
+pub use self::forks::Forks;
 use self::stdout::Decide;
 use self::supervisor::Supervisor;
 use crate::supervise;
@@ -45,8 +45,8 @@ pub struct Host {
     pub shared: Option<PathBuf>,
     /// Environment variables that no program may see.
     pub hidden_variables: Vec<String>,
-    /// A supervisor that is started before there is a job for it; unused where none is kept ready.
-    pub spare: Spare,
+    /// Makes supervisors at little cost; each is started as a program of its own where this is not kept.
+    pub forks: Forks,
 }
 
 /// An execution that can be started.
@@ -142,12 +142,7 @@ async fn start(
             }
             let folder = host.control.folder(&execution);
             folder.create(&record, || fill().map_err(Unready::Fill)).map_err(ExecutionError::from)?;
-            let supervisor = match host.spare.take(&folder) {
-                Some(child) => Supervisor::own(&folder, child),
-                None => Supervisor::spawn(&host, &folder, &record.work_dir)?,
-            };
-            // The next job's supervisor starts while this job runs.
-            spawn_blocking(move || host.spare.refill(&host));
+            let supervisor = Supervisor::start(&host, &folder, &record.work_dir)?;
             Ok(Running { folder, record, rules, supervisor, reported: 0 })
         }
         Begin::Adopted { folder, record, rules } => {
@@ -159,7 +154,7 @@ async fn start(
                 }
                 // The former agent put the job down but did not come to start it. Should its supervisor be just about to
                 // start after all, the lock lets only one of the two do so.
-                None => Supervisor::spawn(&host, &folder, &record.work_dir)?,
+                None => Supervisor::start(&host, &folder, &record.work_dir)?,
             };
             Ok(Running { folder, record: *record, rules, supervisor, reported })
         }

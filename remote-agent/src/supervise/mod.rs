@@ -10,14 +10,15 @@
 
 pub mod record;
 
+mod fork;
 mod pump;
+mod serve;
 mod start;
 mod tree;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, Read, Write};
-use std::os::unix::ffi::OsStrExt;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,16 +31,18 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use self::pump::Pumped;
 use self::record::{EXIT_FILE, Exit, JOB_FILE, JobFile, LOCK_FILE, Launch, Outcome, TROUBLE_FILE};
+pub(crate) use self::serve::MAX_NAME;
 use self::tree::Tree;
 
 /// The subcommand that runs a supervisor.
 pub const SUBCOMMAND: &str = "supervise";
 
-/// Stands for the control folder: its name comes as one line on standard input, once there is a job.
-pub const STANDBY: &str = "--standby";
+/// Stands for the control folder: the process becomes a server that splits off a supervisor for each job.
+pub const SERVE: &str = "--serve";
 
-/// Longest name of a folder that is read in standby, in bytes.
-const MAX_LINE: u64 = 16 * 1024;
+/// How often and how long a lock is looked at that is held by somebody without a name.
+const PROBES: u32 = 50;
+const PROBE: Duration = Duration::from_millis(2);
 
 /// How long processes that outlive their program get to end by themselves: they had their chance while it ran.
 const LEFTOVER_GRACE: Duration = Duration::from_secs(1);
@@ -53,8 +56,8 @@ pub fn is_wanted(args: &[OsString]) -> bool {
     args.get(1).is_some_and(|word| word == SUBCOMMAND)
 }
 
-/// Runs a supervisor: `args` are the program's arguments, `<program> supervise <control folder>`, or [`STANDBY`] in the
-/// folder's place. Exit code 0: the ending is written, or there never was a job; 3: another supervisor has the job or had it; 1: trouble, written to the control folder; 2: wrong call.
+/// Runs a supervisor: `args` are the program's arguments, `<program> supervise <control folder>`, or [`SERVE`] in the
+/// folder's place. Exit code 0: the ending is written, or the server's agent is gone; 3: another supervisor has the job or had it; 1: trouble, written to the control folder; 2: wrong call.
 pub fn main(args: &[OsString]) -> ExitCode {
     let [_, _, folder] = args else {
         // Nobody reads this unless it was called by hand.
@@ -63,10 +66,11 @@ pub fn main(args: &[OsString]) -> ExitCode {
     };
     // A session of its own: no terminal and no signal to the agent's group reaches the job.
     let own_session = setsid().is_ok();
-    let folder = if folder == STANDBY {
-        match await_job() {
-            Some(folder) => folder,
-            None => return ExitCode::SUCCESS,
+    let folder = if folder == SERVE {
+        match serve::serve() {
+            Ok(Some(folder)) => folder,
+            Ok(None) => return ExitCode::SUCCESS,
+            Err(_) => return ExitCode::FAILURE,
         }
     } else {
         PathBuf::from(folder)
@@ -82,17 +86,6 @@ pub fn main(args: &[OsString]) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// The folder of the job that this supervisor was kept ready for, or `None` if the agent has gone without one.
-fn await_job() -> Option<PathBuf> {
-    let mut line = Vec::new();
-    io::stdin().lock().take(MAX_LINE).read_until(b'\n', &mut line).ok()?;
-    let name = line.strip_suffix(b"\n")?;
-    let folder = std::path::absolute(OsStr::from_bytes(name)).ok()?;
-    // Its arguments do not tell which job it has, so its working directory does. Nothing depends on it.
-    let _ = std::env::set_current_dir(&folder);
-    Some(folder)
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -149,10 +142,18 @@ fn supervise(folder: &Path, own_session: bool) -> Result<bool, Trouble> {
 /// The lock says "a supervisor lives", whatever happens to process ids; its text says which one.
 fn take_lock(path: &Path) -> io::Result<Option<File>> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-        Err(errno) => return Err(errno.into()),
+    let mut patience = PROBES;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            // An agent that looks whether somebody lives holds the lock for a moment; a supervisor names itself in it.
+            Err(rustix::io::Errno::WOULDBLOCK) if patience > 0 && file.metadata()?.len() == 0 => {
+                patience -= 1;
+                std::thread::sleep(PROBE);
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        }
     }
     file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
     Ok(Some(file))
@@ -162,16 +163,25 @@ fn take_lock(path: &Path) -> io::Result<Option<File>> {
 pub fn living(folder: &Path) -> Option<i32> {
     let path = folder.join(LOCK_FILE);
     let file = File::open(&path).ok()?;
-    match flock(&file, FlockOperation::NonBlockingLockShared) {
-        // Ours now: nobody else holds it. It is released with the file.
-        Ok(()) => None,
-        Err(_) => fs::read_to_string(&path).ok()?.trim().parse().ok(),
+    for _ in 0..PROBES {
+        if flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
+            // Ours now: nobody else holds it. It is released with the file.
+            return None;
+        }
+        let text = fs::read_to_string(&path).ok()?;
+        if let Some(pid) = text.strip_suffix('\n').and_then(|pid| pid.parse().ok()) {
+            return Some(pid);
+        }
+        // It has just taken the lock and is about to write its name, or somebody else looks.
+        std::thread::sleep(PROBE);
     }
+    None
 }
 
 /// Whether a supervisor has ever taken this job.
 pub fn has_begun(folder: &Path) -> bool {
-    folder.join(LOCK_FILE).exists()
+    // Created before it is locked, named after that: an empty one is nobody's yet.
+    fs::metadata(folder.join(LOCK_FILE)).is_ok_and(|metadata| metadata.len() > 0)
 }
 
 struct Run {
