@@ -212,14 +212,38 @@ pub enum ErrorKind {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KillReceipt {
-    /// Milliseconds from the polite signal to the end of the last process.
+    /// When the first signal was sent, in milliseconds since 1970; 0 = unknown.
+    pub at_ms: i64,
+    /// Milliseconds from then to the end of the last process.
     pub took_ms: u64,
+    /// Milliseconds from the first signal to force; absent = none was needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forced_after_ms: Option<u64>,
+    /// How many processes were found.
+    pub found: u32,
+    /// How many of them have ended.
+    pub ended: u32,
     /// How many processes got the polite signal.
     pub asked: u32,
     /// How many had to be killed by force.
     pub forced: u32,
     /// Processes that were still there at the end, each as `pid name state`; empty = none.
     pub survivors: Vec<String>,
+}
+
+impl fmt::Display for KillReceipt {
+    /// One line for people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { at_ms: _, took_ms, forced_after_ms, found, ended, asked, forced, survivors } = self;
+        write!(f, "{found} process(es) found, {ended} ended within {took_ms} ms: {asked} asked to end")?;
+        if let Some(after) = forced_after_ms {
+            write!(f, ", {forced} killed after {after} ms")?;
+        }
+        match survivors.as_slice() {
+            [] => write!(f, "; none is left"),
+            some => write!(f, "; still there: {}", some.join(", ")),
+        }
+    }
 }
 
 /// Why an agent does not take a request.

@@ -55,6 +55,7 @@ use wps_remote_xmpp::{BareJid, Jid};
 use crate::config::{AgentConfig, Tls};
 use crate::driver::{AtStop, Driver, Sources};
 use crate::engine::{Engine, Measured, Settings};
+use crate::execution::user::UserError;
 use crate::execution::{Forks, Host};
 use crate::load::{Forbidden, Sampler};
 use crate::prepare::Manner;
@@ -98,6 +99,9 @@ pub enum RunError {
     /// Its folder of job records is not usable.
     #[error("`resource_file_dir`: {0}")]
     Control(#[from] WorkdirError),
+    /// Programs cannot be run as the user that is wanted.
+    #[error(transparent)]
+    User(#[from] UserError),
     /// The shared folder is not usable.
     #[error("`wps_execution_shared_dir` {} cannot be used: {source}", path.display())]
     Shared {
@@ -138,11 +142,17 @@ pub async fn run(config: AgentConfig, options: Options, shutdown: CancellationTo
         make_shared(shared)?;
     }
     let control = Control::open(&config.resource_file_dir)?;
+    let run_as = execution::user::run_as(config.run_as.as_deref(), config.run_as_group.as_deref())?;
+    if let Some(user) = &run_as {
+        info!(user = %user.name, uid = user.uid, gid = user.gid, groups = ?user.groups, "programs run as another user than the agent");
+    }
     let manner = Manner {
         shared: config.shared_dir.clone(),
         grace: config.kill_grace,
         log_limit_bytes: LOG_LIMIT,
         hidden_variables: hidden_variables(&config),
+        run_as,
+        cgroup: control_groups(),
     };
     let host = Arc::new(Host {
         control,
@@ -173,6 +183,22 @@ pub async fn run(config: AgentConfig, options: Options, shutdown: CancellationTo
     helpers.shutdown().await;
     info!("agent has stopped");
     Ok(())
+}
+
+/// Where jobs get control groups of their own, if they do.
+fn control_groups() -> Option<PathBuf> {
+    match supervise::cgroup::delegated() {
+        Ok(folder) => {
+            info!(folder = %folder.display(), "each job gets a control group of its own");
+            Some(folder)
+        }
+        Err(why) => {
+            info!(
+                "jobs get no control groups of their own, memory_mb limits each process instead of the job: {why}"
+            );
+            None
+        }
+    }
 }
 
 fn session_settings(config: &AgentConfig, connector: Option<Connector>) -> Result<SessionSettings, RunError> {

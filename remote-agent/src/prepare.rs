@@ -19,7 +19,7 @@ use crate::execution::Prepared;
 use crate::execution::stdout::{Decide, Verdict};
 use crate::outputs::{Expected, Place};
 use crate::rules::{Decision, Encoding, Preset, Rule, RuleAction, Rules};
-use crate::supervise::record::{Launch, Limits};
+use crate::supervise::record::{Launch, Limits, RunAs};
 use crate::workdir::{LOG_FILE, Record};
 
 /// What holds for every execution of an agent.
@@ -33,6 +33,10 @@ pub struct Manner {
     pub log_limit_bytes: u64,
     /// Environment variables that no program may see.
     pub hidden_variables: Vec<String>,
+    /// As whom programs run; absent = as the agent.
+    pub run_as: Option<RunAs>,
+    /// Folder of the control groups below which each job gets one of its own.
+    pub cgroup: Option<PathBuf>,
 }
 
 /// Prepares an execution. Reads templates, writes nothing: the result writes its files when asked.
@@ -106,11 +110,11 @@ fn record(
         launch: Launch {
             argv: plan.argv(),
             cwd: plan.cwd.clone(),
-            env: plan.env.clone(),
+            env: environment(plan, manner.run_as.as_ref()),
             env_remove: manner.hidden_variables.clone(),
             stdin: plan.stdin.is_some().then(|| control_folder.join("stdin")),
             log: plan.work_dir.join(LOG_FILE),
-            log_limit_bytes: manner.log_limit_bytes,
+            log_limit_bytes: most.map_or(manner.log_limit_bytes, |most| most.min(manner.log_limit_bytes)),
             // Half a second must not become "no limit".
             max_running_time_s: plan
                 .max_running
@@ -123,6 +127,8 @@ fn record(
                 open_files: plan.limits.open_files,
                 nice: plan.limits.nice,
             },
+            run_as: manner.run_as.clone(),
+            cgroup: manner.cgroup.clone(),
         },
         stdout_result: captures.then(|| captured.clone()),
         outputs: plan
@@ -132,6 +138,18 @@ fn record(
             .collect(),
         rules: serde_json::to_value(StoredRules::from(descriptor.rules.as_ref())).unwrap_or_default(),
     }
+}
+
+/// That of the plan; the home of another user is not ours.
+fn environment(plan: &Plan, run_as: Option<&RunAs>) -> Vec<(String, String)> {
+    let mut env = Vec::new();
+    if let Some(user) = run_as {
+        env.push(("HOME".to_owned(), user.home.to_string_lossy().into_owned()));
+        env.extend(["USER", "LOGNAME"].map(|name| (name.to_owned(), user.name.clone())));
+    }
+    // What the descriptor says comes last, so that it counts.
+    env.extend(plan.env.iter().cloned());
+    env
 }
 
 fn expected(

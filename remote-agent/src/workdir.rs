@@ -8,7 +8,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +18,7 @@ use thiserror::Error;
 use wps_remote_protocol::{ExecutionError, ExecutionId, Outputs, ProcessId};
 
 use crate::outputs::Expected;
-use crate::supervise::record::{self, EXIT_FILE, Exit, JOB_FILE, Launch, RecordError};
+use crate::supervise::record::{self, EXIT_FILE, Exit, JOB_FILE, Launch, RecordError, RunAs};
 
 const ENDING_FILE: &str = "ending.json";
 const FINISHED_FILE: &str = "finished";
@@ -260,13 +260,18 @@ impl Folder {
                 verb: "created",
                 source,
             };
-            DirBuilder::new().recursive(true).mode(0o770).create(parent).map_err(fail)?;
+            // Another user must be able to pass, though not to look around.
+            let mode = if record.launch.run_as.is_some() { 0o711 } else { 0o770 };
+            DirBuilder::new().recursive(true).mode(mode).create(parent).map_err(fail)?;
         }
         if let Err(error) = make(&record.work_dir, "working folder", 0o770) {
             self.remove_if_empty();
             return Err(error.into());
         }
         fill()?;
+        if let Some(user) = &record.launch.run_as {
+            give(&record.work_dir, user)?;
+        }
         record::write(&self.path.join(JOB_FILE), record).map_err(WorkdirError::from)?;
         Ok(())
     }
@@ -363,6 +368,23 @@ impl Folder {
     fn remove_if_empty(&self) {
         let _ = fs::remove_dir(&self.path);
     }
+}
+
+/// Makes the user the owner of a folder and of all in it; nothing of that user runs in it yet. Links are not followed.
+fn give(path: &Path, user: &RunAs) -> Result<(), WorkdirError> {
+    let fail = |source| WorkdirError::Io {
+        what: "working folder",
+        path: path.to_owned(),
+        verb: "given to its user",
+        source,
+    };
+    lchown(path, Some(user.uid), Some(user.gid)).map_err(fail)?;
+    if fs::symlink_metadata(path).map_err(fail)?.is_dir() {
+        for entry in fs::read_dir(path).map_err(fail)? {
+            give(&entry.map_err(fail)?.path(), user)?;
+        }
+    }
+    Ok(())
 }
 
 /// Links are removed, never followed.

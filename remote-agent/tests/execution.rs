@@ -76,6 +76,8 @@ impl World {
                 max_running_time_s: self.max_running_time_s,
                 grace_ms: 300,
                 limits: Default::default(),
+                run_as: None,
+                cgroup: None,
             },
             stdout_result: None,
             outputs: vec![Expected {
@@ -238,7 +240,7 @@ async fn an_abort_ends_the_tree_and_gives_a_receipt() {
     let receipt = error.receipt.unwrap();
     assert!(receipt.forced >= 1 && receipt.survivors.is_empty(), "{receipt:?}");
     assert!(
-        followed.seen.iter().any(|e| matches!(e, Event::Log(_, text) if text.contains("processes ended")))
+        followed.seen.iter().any(|e| matches!(e, Event::Log(_, text) if text.contains("process(es) found")))
     );
     assert!(pids(&world.path("pids")).iter().all(|pid| !is_alive(*pid)));
 }

@@ -5,13 +5,14 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use common::{AGENT, eventually, is_alive, memory_kib, pids, script};
 use rustix::process::{Pid, Signal, kill_process};
-use wps_remote_agent::supervise::record::{EXIT_FILE, Exit, JOB_FILE, Limits, Outcome};
+use wps_remote_agent::supervise::record::{EXIT_FILE, Exit, JOB_FILE, Limits, Outcome, RunAs};
 
 struct Job {
     folder: tempfile::TempDir,
@@ -20,6 +21,9 @@ struct Job {
     grace_ms: u64,
     log_limit_bytes: u64,
     limits: Limits,
+    stdin: Option<PathBuf>,
+    run_as: Option<RunAs>,
+    cgroup: Option<PathBuf>,
 }
 
 struct Supervised {
@@ -38,7 +42,15 @@ impl Job {
             grace_ms: 300,
             log_limit_bytes: 1 << 20,
             limits: Limits::default(),
+            stdin: None,
+            run_as: None,
+            cgroup: None,
         }
+    }
+
+    fn now_ms(&self) -> i64 {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        i64::try_from(now.as_millis()).unwrap()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -50,7 +62,7 @@ impl Job {
             "argv": self.argv, "cwd": self.folder.path(), "env": [["FOLDER", self.folder.path()]],
             "log": self.path("stdout.log"), "log_limit_bytes": self.log_limit_bytes,
             "max_running_time_s": self.max_running_time_s, "grace_ms": self.grace_ms,
-            "limits": self.limits,
+            "limits": self.limits, "stdin": self.stdin, "run_as": self.run_as, "cgroup": self.cgroup,
         }});
         fs::write(self.path(JOB_FILE), job.to_string()).unwrap();
         let child = Command::new(AGENT).arg("supervise").arg(self.folder.path()).spawn().unwrap();
@@ -294,18 +306,190 @@ fn a_gigabyte_of_output_costs_neither_memory_nor_disk() {
 }
 
 #[test]
-fn limits_hold_for_the_program_and_what_it_starts() {
-    // The limits come right after the start, so the program gives them a moment before it looks.
-    let mut job = Job::new("sleep 0.3; sh -c 'ulimit -n; ulimit -t; ulimit -v'; nice");
+fn limits_hold_from_the_first_instruction_for_the_program_and_what_it_starts() {
+    let mut job = Job::new("ulimit -n; sh -c 'ulimit -n; ulimit -t; ulimit -v; ulimit -f'; nice");
     job.limits = Limits {
         open_files: Some(64),
         cpu_seconds: Some(77),
         memory_mb: Some(500),
+        file_mb: Some(3),
         nice: Some(5),
-        ..Limits::default()
     };
     assert_eq!(job.run().outcome, Outcome::Exited(0));
-    assert_eq!(job.output(), "64\n77\n512000\n5\n");
+    // dash counts files in blocks of 512 bytes.
+    assert_eq!(job.output(), "64\n64\n77\n512000\n6144\n5\n");
+    // The supervisor itself is not limited: a log beyond the limit of files is written.
+    let mut job = Job::new("head -c 3000000 /dev/zero; exit 3");
+    (job.limits.file_mb, job.log_limit_bytes) = (Some(1), 1 << 30);
+    let exit = job.run();
+    assert_eq!((exit.outcome, exit.exceeded, exit.dropped_bytes), (Outcome::Exited(3), None, 0));
+    assert_eq!(job.output().len(), 3_000_000);
+}
+
+#[test]
+fn an_end_by_a_limit_names_the_limit() {
+    let check = |body: &str, limits: Limits, outcome: Outcome, words: &str| {
+        let mut job = Job::new(body);
+        job.limits = limits;
+        let exit = job.run();
+        assert_eq!((exit.outcome, exit.exceeded.as_deref()), (outcome, Some(words)), "{body}");
+    };
+    let cpu = || Limits { cpu_seconds: Some(1), ..Limits::default() };
+    check("while :; do :; done", cpu(), Outcome::Signalled(24), "exceeded cpu_seconds = 1");
+    let stubborn = "trap '' XCPU; while :; do :; done";
+    check(stubborn, cpu(), Outcome::Signalled(9), "exceeded cpu_seconds = 1");
+    let below = "sh -c 'while :; do :; done'; exit $?";
+    check(below, cpu(), Outcome::Exited(152), "a program that it started exceeded cpu_seconds = 1");
+    let size = || Limits { file_mb: Some(1), ..Limits::default() };
+    let large = "exec head -c 2000000 /dev/zero > $FOLDER/large";
+    check(large, size(), Outcome::Signalled(25), "exceeded output_mb = 1");
+    let ignoring = "trap '' XFSZ; head -c 2000000 /dev/zero > $FOLDER/large";
+    check(ignoring, size(), Outcome::Exited(1), "file large has reached output_mb = 1");
+    let memory = || Limits { memory_mb: Some(64), ..Limits::default() };
+    let hungry = "exec dd if=/dev/zero of=/dev/null bs=200M count=1";
+    check(hungry, memory(), Outcome::Exited(1), "limit memory_mb = 64 was in force");
+    // One that has nothing to do with it is not blamed.
+    let mut job = Job::new("exit 0");
+    job.limits = Limits { cpu_seconds: Some(1), memory_mb: Some(64), file_mb: Some(1), ..Limits::default() };
+    assert_eq!(job.run().exceeded, None);
+    job = Job::new("kill -9 $$");
+    job.limits = cpu();
+    let exit = job.run();
+    assert_eq!((exit.outcome, exit.exceeded), (Outcome::Signalled(9), None));
+}
+
+#[test]
+fn a_limit_above_what_the_system_allows_leaves_the_stricter_one() {
+    let mut job = Job::new("ulimit -n");
+    job.limits.open_files = Some(u64::MAX / 2);
+    assert_eq!(job.run().outcome, Outcome::Exited(0));
+    assert!(job.output().trim().parse::<u64>().unwrap() < u64::MAX / 2, "{}", job.output());
+}
+
+#[test]
+fn a_broken_pipe_ends_a_program_as_usual() {
+    let job = Job::new(
+        "ignored=$(sed -n 's/^SigIgn:.//p' /proc/self/status); echo $((0x$ignored & 0x1000)); yes | head -1; exit 3",
+    );
+    assert_eq!(job.run().outcome, Outcome::Exited(3));
+    // Bit 12 is that of SIGPIPE; a `yes` that got an error instead would say so.
+    assert_eq!(job.output(), "0\ny\n");
+}
+
+#[test]
+fn another_user_gets_the_program_and_nothing_of_ours() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED another_user_gets_the_program_and_nothing_of_ours: only root may change users");
+        return;
+    }
+    let nobody =
+        RunAs { name: "nobody".into(), uid: 65534, gid: 65534, groups: vec![65534], home: "/".into() };
+    let mut job = Job::new("id -u; id -g; id -G; grep -E '^(Uid|CapEff)' /proc/self/status | tr '\\t' ' '");
+    job.run_as = Some(nobody.clone());
+    fs::set_permissions(job.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let exit = job.run();
+    assert_eq!(exit.outcome, Outcome::Exited(0), "{}", job.output());
+    let expected = "65534\n65534\n65534\nUid: 65534 65534 65534 65534\nCapEff: 0000000000000000\n";
+    assert_eq!(job.output(), expected);
+
+    let mut job = Job::new("echo ran");
+    job.run_as = Some(nobody);
+    fs::set_permissions(job.folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let Outcome::NotStarted(why) = job.run().outcome else { panic!("{}", job.output()) };
+    assert!(why.contains("user `nobody` cannot enter the working directory"), "{why}");
+}
+
+/// A folder of control groups that may be used here, with `memory` if that is to be limited.
+fn control_groups(name: &str, memory: bool) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let line = mounts.lines().find(|line| line.contains(" - cgroup2 "))?;
+    let mount = PathBuf::from(line.split(' ').nth(4)?);
+    let controllers = fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
+    if memory && !controllers.split_whitespace().any(|name| name == "memory") {
+        return None;
+    }
+    let folder = mount.join(format!("wps-test-{name}-{}", std::process::id()));
+    fs::create_dir(&folder).ok()?;
+    if memory && fs::write(folder.join("cgroup.subtree_control"), "+memory").is_err() {
+        fs::remove_dir(&folder).unwrap();
+        return None;
+    }
+    Some(folder)
+}
+
+#[test]
+fn a_control_group_holds_the_job_and_is_gone_with_it() {
+    let Some(folder) = control_groups("holds", false) else {
+        eprintln!(
+            "SKIPPED a_control_group_holds_the_job_and_is_gone_with_it: no cgroup v2 that may be written"
+        );
+        return;
+    };
+    let mut job = Job::new(
+        "grep ^0:: /proc/self/cgroup; trap '' TERM; (setsid sh -c 'trap \"\" TERM; echo $$ >> $FOLDER/pids; \
+         while :; do sleep 1; done' &); echo $$ >> $FOLDER/pids; while :; do sleep 1; done",
+    );
+    job.cgroup = Some(folder.clone());
+    let mut supervised = job.start();
+    let pids = supervised.pids(2);
+    let exit = supervised.abort();
+    let receipt = exit.receipt.unwrap();
+    assert_eq!((exit.outcome, receipt.survivors.len()), (Outcome::Aborted, 0));
+    assert_gone(&pids);
+    assert!(job.output().contains("/job-"), "{}", job.output());
+    let left: Vec<_> = fs::read_dir(&folder).unwrap().flatten().filter(|e| e.path().is_dir()).collect();
+    assert!(left.is_empty(), "{left:?}");
+    fs::remove_dir(&folder).unwrap();
+}
+
+#[test]
+fn a_job_that_uses_up_its_memory_is_told_by_name() {
+    let Some(folder) = control_groups("memory", true) else {
+        eprintln!(
+            "SKIPPED a_job_that_uses_up_its_memory_is_told_by_name: no cgroup v2 with `memory` that may be written"
+        );
+        return;
+    };
+    let mut job = Job::new("exec dd if=/dev/zero of=/dev/null bs=200M count=1");
+    (job.cgroup, job.limits.memory_mb) = (Some(folder.clone()), Some(32));
+    let exit = job.run();
+    assert_eq!(
+        (exit.outcome, exit.exceeded.as_deref()),
+        (Outcome::Signalled(9), Some("exceeded memory_mb = 32"))
+    );
+    fs::remove_dir(&folder).unwrap();
+}
+
+#[test]
+fn a_program_that_never_reads_a_large_input_ends_as_it_likes() {
+    let mut job = Job::new("echo started; exit 7");
+    let input = job.path("stdin");
+    fs::write(&input, vec![b'x'; 50_000_000]).unwrap();
+    job.stdin = Some(input);
+    assert_eq!(job.run().outcome, Outcome::Exited(7));
+    let mut job = Job::new("exec sleep 60");
+    job.stdin = Some(job.path("program.sh"));
+    job.max_running_time_s = 1;
+    assert_eq!(job.run().outcome, Outcome::TimedOut);
+}
+
+#[test]
+fn a_receipt_says_when_and_how_many() {
+    let mut job = Job::new(
+        "sh -c 'trap \"\" TERM; echo $$ >> $FOLDER/pids; while :; do sleep 1; done' & sleep 60 & echo $! >> $FOLDER/pids; wait",
+    );
+    job.grace_ms = 400;
+    let mut supervised = job.start();
+    supervised.pids(2);
+    let before = job.now_ms();
+    let exit = supervised.abort();
+    let receipt = exit.receipt.unwrap();
+    assert!((before..=exit.ended_ms).contains(&receipt.at_ms), "{receipt:?}");
+    let forced_after = receipt.forced_after_ms.unwrap();
+    assert!(forced_after >= 400 && forced_after <= receipt.took_ms, "{receipt:?}");
+    assert!(receipt.found >= 3 && receipt.ended == receipt.found && receipt.forced >= 1, "{receipt:?}");
+    let text = receipt.to_string();
+    assert!(text.ends_with("; none is left") && text.contains("killed after"), "{text}");
 }
 
 #[test]

@@ -77,13 +77,7 @@ pub fn not_ready(job: &Job) -> Fault {
 pub fn dismissed(job: &Job) -> Fault {
     let mut text = format!("the job {} was dismissed", job.id);
     if let JobState::Dismissed { receipt: Some(receipt), .. } = &job.state {
-        text.push_str(&format!(
-            "; {} process(es) were asked to end and {} had to be ended by force, which took {} ms",
-            receipt.asked, receipt.forced, receipt.took_ms
-        ));
-        if !receipt.survivors.is_empty() {
-            text.push_str(&format!("; still there: {}", receipt.survivors.join(", ")));
-        }
+        text.push_str(&format!("; {receipt}"));
     }
     Fault::new(FaultKind::JobFailed, text)
 }

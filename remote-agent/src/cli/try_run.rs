@@ -17,7 +17,7 @@ use crate::command::{Plan, PrepareError, from_json};
 use crate::config::AgentConfig;
 use crate::descriptor::load::load_descriptor;
 use crate::descriptor::{LoadContext, ServiceDescriptor};
-use crate::execution::{self, Begin, Event, Forks, Host};
+use crate::execution::{self, Begin, Event, Forks, Host, user};
 use crate::explain;
 use crate::prepare::{self, Manner};
 use crate::workdir::{Control, Ending};
@@ -73,6 +73,12 @@ async fn attempt(wanted: &Try) -> Result<ExitCode, String> {
         grace: config.as_ref().map_or(GRACE, |config| config.kill_grace),
         log_limit_bytes: LOG_LIMIT,
         hidden_variables: Vec::new(),
+        run_as: match &config {
+            Some(config) => user::run_as(config.run_as.as_deref(), config.run_as_group.as_deref())
+                .map_err(|error| error.to_string())?,
+            None => None,
+        },
+        cgroup: None,
     };
     let plan = match prepare::plan(&descriptor, &request, &manner) {
         Ok(plan) => plan,

@@ -77,12 +77,16 @@ fn judge(
     last_lines: &str,
     rules: &mut dyn Decide,
 ) -> Ending {
-    let receipt = exit.receipt;
+    let receipt = exit.receipt.clone();
     if let Asked::ByRule(reason) = asked {
         return failed(ErrorKind::Reported, &reason, last_lines, receipt);
     }
+    let because = exit.exceeded.as_ref().map(|limit| format!(" ({limit})")).unwrap_or_default();
     let (kind, text) = match exit.outcome {
         Outcome::Exited(0) => {
+            if let Some(fault) = cut_result(&exit, record) {
+                return failed(ErrorKind::OutputMissing(fault.0), &fault.1, last_lines, receipt);
+            }
             // A failure to write it shows as a missing output.
             let written = record.stdout_result.as_ref().map(|path| distil(&record.launch.log, path, rules));
             if let Some(Err(error)) = written {
@@ -96,11 +100,17 @@ fn judge(
                 }
             };
         }
-        Outcome::Exited(code) => (ErrorKind::Exited(code), format!("process exit code is {code}: failure")),
+        Outcome::Exited(code) => (ErrorKind::Exited(code), format!("process exit code is {code}: failure{because}")),
         Outcome::Signalled(signal) => (
             ErrorKind::Signalled(signal),
             // A signal is a negative exit code in the words of the legacy agent.
-            format!("process exit code is -{signal}: failure ({})", unix::signal_name(signal)),
+            match (signal, exit.exceeded) {
+                (9, None) => format!(
+                    "process exit code is -9: failure (SIGKILL, which the agent did not send: the host was out of memory, or \
+                     somebody on it ended the program)"
+                ),
+                _ => format!("process exit code is -{signal}: failure ({}){because}", unix::signal_name(signal)),
+            },
         ),
         Outcome::TimedOut => (
             ErrorKind::TimedOut,
@@ -123,9 +133,30 @@ fn judge(
     failed(kind, &text, last_lines, receipt)
 }
 
+/// A result that is taken from the program's output is worth nothing if part of that was dropped: `(output, why)`.
+fn cut_result(exit: &Exit, record: &Record) -> Option<(String, String)> {
+    let result = record.stdout_result.as_ref().filter(|_| exit.dropped_bytes > 0)?;
+    let output = record.outputs.iter().find(|output| output.place == outputs::Place::File(result.clone()))?;
+    let why = match &exit.log_error {
+        Some(error) => error.clone(),
+        None => format!("at most {} bytes are kept", record.launch.log_limit_bytes),
+    };
+    let text = format!(
+        "output `{}` is what the program prints, but {} bytes of that were lost: {why}",
+        output.id, exit.dropped_bytes
+    );
+    Some((output.id.clone(), text))
+}
+
 fn distil(log: &Path, result: &Path, rules: &mut dyn Decide) -> std::io::Result<()> {
-    let to = std::io::BufWriter::new(std::fs::File::create(result)?);
-    filter(std::fs::File::open(log)?, to, rules)
+    // The folder is the program's, who may run as another user than we: nothing that it has put there is written through or
+    // followed.
+    match std::fs::remove_file(result) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let to = std::io::BufWriter::new(std::fs::File::create_new(result)?);
+    filter(unix::open_itself(log)?, to, rules)
 }
 
 fn failed(kind: ErrorKind, first: &str, last_lines: &str, receipt: Option<KillReceipt>) -> Ending {
@@ -142,7 +173,8 @@ pub(super) fn lost(why: &str) -> Ending {
 /// Ends the processes of a job that has no supervisor any more; they are known by their environment.
 fn hunt(record: &Record) -> Option<KillReceipt> {
     let begun = Instant::now();
-    let mut receipt = KillReceipt::default();
+    let mut receipt =
+        KillReceipt { at_ms: wall_clock_ms(), forced_after_ms: Some(0), ..KillReceipt::default() };
     let mut known = std::collections::HashSet::new();
     loop {
         let left = unix::with_environment(WORKDIR_VARIABLE, &record.work_dir.to_string_lossy());
@@ -164,6 +196,8 @@ fn hunt(record: &Record) -> Option<KillReceipt> {
         sleep(Duration::from_millis(10));
     }
     receipt.forced = u32::try_from(known.len()).unwrap_or(u32::MAX);
+    receipt.found = receipt.forced;
+    receipt.ended = receipt.forced.saturating_sub(u32::try_from(receipt.survivors.len()).unwrap_or(u32::MAX));
     receipt.took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     (receipt.forced > 0 || !receipt.survivors.is_empty()).then_some(receipt)
 }
@@ -173,13 +207,9 @@ pub(super) fn receipt_level(receipt: &KillReceipt) -> LogLevel {
     if receipt.survivors.is_empty() { LogLevel::Info } else { LogLevel::Warning }
 }
 
-/// A receipt in one line.
-pub(super) fn describe(receipt: &KillReceipt) -> String {
-    let KillReceipt { took_ms, asked, forced, survivors } = receipt;
-    let mut text = format!("processes ended: {asked} asked, {forced} forced, {took_ms} ms");
-    if !survivors.is_empty() {
-        text.push_str("; still there: ");
-        text.push_str(&survivors.join(", "));
-    }
-    text
+#[expect(clippy::disallowed_methods, reason = "a receipt carries the wall clock")]
+fn wall_clock_ms() -> i64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use super::ending::{self, Asked};
 use super::stdout::{Line, Reader};
-use super::{Event, Events, Host, Running};
+use super::{Event, Events, Host, Running, unix};
 use crate::workdir::{Ending, Folder};
 
 /// How often the output file is looked at.
@@ -98,9 +98,8 @@ pub(super) async fn follow(
     });
     let (made, receipt) = task.await.unwrap_or_else(|error| (ending::lost(&error.to_string()), None));
     if let Some(receipt) = receipt {
-        let _ = events
-            .send((execution, Event::Log(ending::receipt_level(&receipt), ending::describe(&receipt))))
-            .await;
+        let _ =
+            events.send((execution, Event::Log(ending::receipt_level(&receipt), receipt.to_string()))).await;
     }
     made
 }
@@ -155,7 +154,7 @@ impl LogTail {
             // The supervisor creates it; until then there is nothing to read.
             let mut file = match file {
                 Some(file) => file,
-                None => File::open(&path)?,
+                None => unix::open_itself(&path)?,
             };
             let mut chunk = Vec::new();
             Read::by_ref(&mut file).take(CHUNK as u64).read_to_end(&mut chunk)?;

@@ -10,6 +10,7 @@
 
 pub mod stdout;
 pub mod unix;
+pub mod user;
 
 mod ending;
 mod follow;
@@ -23,12 +24,13 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 use wps_remote_protocol::{ErrorKind, ExecutionError, ExecutionId, LogLevel};
 
 pub use self::forks::Forks;
 use self::stdout::Decide;
 use self::supervisor::Supervisor;
-use crate::supervise;
+use crate::supervise::{self, record::RunAs};
 use crate::workdir::{Control, Ending, Folder, Record, WorkdirError};
 
 /// The variable that holds the working folder: by it every process of an execution can be recognised on this host.
@@ -142,6 +144,11 @@ async fn start(
             }
             let folder = host.control.folder(&execution);
             folder.create(&record, || fill().map_err(Unready::Fill)).map_err(ExecutionError::from)?;
+            if let Some(user) = &record.launch.run_as {
+                let RunAs { name, uid, gid, groups, .. } = user;
+                let program = record.launch.argv.first().map_or("", String::as_str);
+                info!(execution.id = %execution, process.id = %record.process, %program, user = %name, uid, gid, ?groups, "the program runs as another user");
+            }
             let supervisor = Supervisor::start(&host, &folder, &record.work_dir)?;
             Ok(Running { folder, record, rules, supervisor, reported: 0 })
         }

@@ -8,10 +8,13 @@
 //!             └─ cannot start   └─ SIGTERM  ──► TERM, grace, KILL ───────────┘
 //! ```
 
+pub mod cgroup;
 pub mod record;
 
+mod exceeded;
 mod fork;
 mod pump;
+mod restrict;
 mod serve;
 mod start;
 mod tree;
@@ -29,6 +32,7 @@ use rustix::process::{WaitStatus, getpid, set_child_subreaper, setsid};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use self::cgroup::Group;
 use self::pump::Pumped;
 use self::record::{EXIT_FILE, Exit, JOB_FILE, JobFile, LOCK_FILE, Launch, Outcome, TROUBLE_FILE};
 pub(crate) use self::serve::MAX_NAME;
@@ -112,6 +116,7 @@ fn supervise(folder: &Path, own_session: bool) -> Result<bool, Trouble> {
         ended_ms: wall_clock_ms(),
         receipt: None,
         dropped_bytes: 0,
+        exceeded: None,
         log_error: None,
     };
     let exit = match record::read::<JobFile>(&folder.join(JOB_FILE)) {
@@ -120,13 +125,14 @@ fn supervise(folder: &Path, own_session: bool) -> Result<bool, Trouble> {
             set_child_subreaper(Some(getpid())).map_err(|errno| Trouble::SetUp(errno.into()))?;
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Trouble::SetUp)?;
-            match runtime.block_on(run(&job.launch, own_session)).map_err(Trouble::SetUp)? {
-                Ok(Run { outcome, receipt, pumped }) => Exit {
+            match runtime.block_on(run(&job.launch, folder, own_session)).map_err(Trouble::SetUp)? {
+                Ok(Run { outcome, receipt, pumped, exceeded }) => Exit {
                     outcome,
                     started_ms,
                     ended_ms: wall_clock_ms(),
                     receipt,
                     dropped_bytes: pumped.dropped_bytes,
+                    exceeded,
                     log_error: pumped.error,
                 },
                 Err(start) => not_started(start.to_string()),
@@ -188,6 +194,7 @@ struct Run {
     outcome: Outcome,
     receipt: Option<wps_remote_protocol::KillReceipt>,
     pumped: Pumped,
+    exceeded: Option<String>,
 }
 
 enum Cause {
@@ -196,18 +203,31 @@ enum Cause {
     Asked,
 }
 
-async fn run(launch: &Launch, own_session: bool) -> io::Result<Result<Run, start::StartError>> {
+async fn run(
+    launch: &Launch,
+    folder: &Path,
+    own_session: bool,
+) -> io::Result<Result<Run, start::StartError>> {
     // Handlers first: a request to end that comes while the program starts must not be lost.
     let mut asked = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut hung_up = signal(SignalKind::hangup())?;
     let child_ended = tree::child_signals()?;
+    // Programs written in Rust ignore this one, and the new process would inherit that; what is caught here it does not.
+    let _pipe = signal(SignalKind::pipe())?;
 
-    let (main, output) = match start::start(launch).await {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    // Without one, limits are those of each process, and the end takes a few rounds.
+    let group =
+        launch.cgroup.as_ref().and_then(|parent| Group::create(parent, &name, launch.limits.memory_mb).ok());
+    let (main, output) = match start::start(launch, group.as_ref()).await {
         Ok(started) => started,
-        Err(error) => return Ok(Err(error)),
+        Err(error) => {
+            group.map(Group::remove);
+            return Ok(Err(error));
+        }
     };
-    let mut tree = Tree::new(main, child_ended, own_session);
+    let mut tree = Tree::new(main, child_ended, own_session, group);
     let deadline = (launch.max_running_time_s > 0)
         .then(|| Instant::now().checked_add(Duration::from_secs(launch.max_running_time_s)))
         .flatten();
@@ -249,7 +269,9 @@ async fn run(launch: &Launch, own_session: bool) -> io::Result<Result<Run, start
         (Cause::Asked, _) => Outcome::Aborted,
         (Cause::Ended, status) => status.map_or(Outcome::Exited(-1), outcome_of),
     };
-    Ok(Ok(Run { outcome, receipt, pumped }))
+    let exceeded = exceeded::exceeded(launch, &outcome, tree.cpu_ms(), tree.group());
+    tree.into_group().map(Group::remove);
+    Ok(Ok(Run { outcome, receipt, pumped, exceeded }))
 }
 
 fn outcome_of(status: WaitStatus) -> Outcome {

@@ -57,6 +57,27 @@ pub struct Launch {
     /// What the program may use.
     #[serde(default)]
     pub limits: Limits,
+    /// As whom it runs; absent = as the supervisor.
+    #[serde(default)]
+    pub run_as: Option<RunAs>,
+    /// Folder of the control groups below which the job gets one of its own; absent = it gets none.
+    #[serde(default)]
+    pub cgroup: Option<PathBuf>,
+}
+
+/// A user of the host, as numbers: names can change their meaning while a job runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunAs {
+    /// Its name, for messages.
+    pub name: String,
+    /// User id.
+    pub uid: u32,
+    /// Id of the main group.
+    pub gid: u32,
+    /// Ids of all groups.
+    pub groups: Vec<u32>,
+    /// Home directory.
+    pub home: PathBuf,
 }
 
 /// Resource limits of a program and all that it starts; absent = as the agent itself.
@@ -65,7 +86,7 @@ pub struct Launch {
 pub struct Limits {
     /// CPU time of each process, in seconds.
     pub cpu_seconds: Option<u64>,
-    /// Address space of each process, in MiB.
+    /// Memory of the whole job where it has a control group, else address space of each process, in MiB.
     pub memory_mb: Option<u64>,
     /// Size of each written file, in MiB.
     pub file_mb: Option<u64>,
@@ -90,6 +111,9 @@ pub struct Exit {
     /// Bytes of output that were dropped because of the limit or a full disk.
     #[serde(default)]
     pub dropped_bytes: u64,
+    /// The limit that has to do with the end, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exceeded: Option<String>,
     /// Why output could not be written, if it could not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_error: Option<String>,

@@ -5,11 +5,14 @@ use std::collections::HashSet;
 use std::io;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process_group, wait};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, kill_process_group, wait, waitid,
+};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout_at};
 use wps_remote_protocol::KillReceipt;
 
+use super::cgroup::Group;
 use crate::execution::unix::{self, Seen};
 
 /// How often newcomers are looked for while the polite time runs.
@@ -26,6 +29,11 @@ pub(super) struct Tree {
     ended: Option<WaitStatus>,
     child_ended: Signals,
     own_session: bool,
+    group: Option<Group>,
+    /// CPU time of the program itself, in clock ticks; known when it has ended.
+    cpu: Option<u64>,
+    /// Every process that was there when an end was made.
+    found: HashSet<(i32, u64)>,
 }
 
 /// Asks for notice of ended children. Must be called before the program starts.
@@ -35,9 +43,25 @@ pub(super) fn child_signals() -> io::Result<Signals> {
 
 impl Tree {
     /// `own_session`: whether this process leads its session, so that no stranger can be in a group with its descendants.
-    pub(super) fn new(main: Pid, child_ended: Signals, own_session: bool) -> Self {
+    /// `group`: the control group that holds all of them and nobody else.
+    pub(super) fn new(main: Pid, child_ended: Signals, own_session: bool, group: Option<Group>) -> Self {
         let me = rustix::process::getpid().as_raw_nonzero().get();
-        Self { me, main, ended: None, child_ended, own_session }
+        Self { me, main, ended: None, child_ended, own_session, group, cpu: None, found: HashSet::new() }
+    }
+
+    /// The control group, if there is one.
+    pub(super) fn group(&self) -> Option<&Group> {
+        self.group.as_ref()
+    }
+
+    /// Gives the control group back.
+    pub(super) fn into_group(self) -> Option<Group> {
+        self.group
+    }
+
+    /// Milliseconds of CPU time that the program itself has used; known when it has ended.
+    pub(super) fn cpu_ms(&self) -> Option<u64> {
+        self.cpu.map(|ticks| ticks * 1000 / rustix::param::clock_ticks_per_second().max(1))
     }
 
     /// Waits until the program itself has ended.
@@ -60,6 +84,11 @@ impl Tree {
     /// Collects ended children; `true` if no child is left at all. That also means: no descendant, because those that
     /// lose their parent become ours.
     fn collect(&mut self) -> bool {
+        let only_look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        if self.ended.is_none() && matches!(waitid(WaitId::Pid(self.main), only_look), Ok(Some(_))) {
+            // Once it is collected nobody can tell any more.
+            self.cpu = unix::look(self.main.as_raw_nonzero().get()).map(|seen| seen.cpu);
+        }
         loop {
             match wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) if pid == self.main => self.ended = Some(status),
@@ -76,11 +105,15 @@ impl Tree {
             return None;
         }
         let begun = Instant::now();
-        let mut receipt = KillReceipt::default();
+        let mut receipt = KillReceipt { at_ms: super::wall_clock_ms(), ..KillReceipt::default() };
         if !self.ask(begun + grace, &mut receipt).await {
+            receipt.forced_after_ms = Some(milliseconds(begun.elapsed()));
             self.force(&mut receipt).await;
         }
-        receipt.took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        receipt.took_ms = milliseconds(begun.elapsed());
+        receipt.found = u32::try_from(self.found.len()).unwrap_or(u32::MAX);
+        receipt.ended =
+            receipt.found.saturating_sub(u32::try_from(receipt.survivors.len()).unwrap_or(u32::MAX));
         Some(receipt)
     }
 
@@ -91,6 +124,7 @@ impl Tree {
             let alive = self.alive();
             let storm = alive.len() > STORM;
             for seen in alive {
+                self.found.insert((seen.pid, seen.started));
                 if asked.insert((seen.pid, seen.started)) && unix::signal(&seen, Signal::TERM) {
                     receipt.asked += 1;
                     // A stopped process takes no notice of the request before it goes on.
@@ -118,6 +152,9 @@ impl Tree {
         let mut forced = HashSet::new();
         loop {
             let alive = self.alive();
+            if let Some(group) = &self.group {
+                group.kill();
+            }
             // A signal to a group reaches all its members at one instant: no fork slips through, as it would between
             // two single signals.
             let groups: HashSet<i32> = alive.iter().map(|seen| seen.group).collect();
@@ -132,6 +169,7 @@ impl Tree {
             for seen in &alive {
                 unix::signal(seen, Signal::KILL);
                 forced.insert((seen.pid, seen.started));
+                self.found.insert((seen.pid, seen.started));
             }
             receipt.forced = u32::try_from(forced.len()).unwrap_or(u32::MAX);
             if self.collect() {
@@ -159,4 +197,8 @@ impl Tree {
         seen.retain(|seen| !seen.is_zombie());
         seen
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

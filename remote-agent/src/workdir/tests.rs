@@ -46,6 +46,8 @@ impl World {
                 max_running_time_s: 0,
                 grace_ms: 0,
                 limits: Default::default(),
+                run_as: None,
+                cgroup: None,
             },
             work_dir,
             stdout_result: None,

@@ -102,7 +102,16 @@ fn every_state_is_a_valid_document() {
     let kind = ErrorKind::InvalidInput { code: "InvalidParameterValue".into(), locator: "level".into() };
     let failure = Failure::Execution(ExecutionError { kind, text: "too high".into(), receipt: None });
     check("failed-input", &job(everything(), JobState::Failed { failure, finished: Timestamp(9) }), &none);
-    let receipt = KillReceipt { took_ms: 1200, asked: 3, forced: 1, survivors: vec![] };
+    let receipt = KillReceipt {
+        at_ms: 1_763_784_002_800,
+        took_ms: 1200,
+        forced_after_ms: Some(1000),
+        found: 3,
+        ended: 3,
+        asked: 3,
+        forced: 1,
+        survivors: vec![],
+    };
     let dismissed = JobState::Dismissed { finished: Timestamp(1_763_784_004_000), receipt: Some(receipt) };
     check("dismissed", &job(everything(), dismissed), &none);
 }
