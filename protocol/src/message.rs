@@ -176,7 +176,7 @@ pub struct ExecutionError {
     pub text: String,
     /// What was ended, when signals were sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub receipt: Option<KillReceipt>,
+    pub receipt: Option<Box<KillReceipt>>,
 }
 
 /// The ways in which an execution can fail.

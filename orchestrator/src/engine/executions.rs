@@ -221,7 +221,7 @@ impl Engine {
         }
         let dismissing = matches!(self.jobs.get(&id).map(|j| &j.state), Some(JobState::Dismissing { .. }));
         if dismissing {
-            let state = JobState::Dismissed { finished: now, receipt: error.receipt };
+            let state = JobState::Dismissed { finished: now, receipt: error.receipt.map(|receipt| *receipt) };
             self.finish(id, state, out);
         } else if error.kind == ErrorKind::Lost {
             self.lost(id, Failure::Execution(error), now, out);

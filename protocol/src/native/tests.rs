@@ -86,7 +86,12 @@ fn messages_from_agents_come_back_as_they_were() {
             error: ExecutionError {
                 kind: ErrorKind::InvalidInput { code: "InvalidParameterValue".into(), locator: "x".into() },
                 text: "no".into(),
-                receipt: Some(KillReceipt { took_ms: 3, asked: 2, forced: 1, ..KillReceipt::default() }),
+                receipt: Some(Box::new(KillReceipt {
+                    took_ms: 3,
+                    asked: 2,
+                    forced: 1,
+                    ..KillReceipt::default()
+                })),
             },
         },
         FromAgent::Load(load()),

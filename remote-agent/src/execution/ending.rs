@@ -17,6 +17,10 @@ use crate::workdir::{Ending, Folder, Record};
 /// How long processes without a supervisor are hunted.
 const HUNT: Duration = Duration::from_secs(5);
 
+/// SIGKILL without a limit that explains it.
+const KILLED_BY_OTHERS: &str =
+    "SIGKILL, not sent by the agent: the host was out of memory, or somebody on it ended the program";
+
 /// Whether and why the agent asked for the end of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Asked {
@@ -105,11 +109,10 @@ fn judge(
             ErrorKind::Signalled(signal),
             // A signal is a negative exit code in the words of the legacy agent.
             match (signal, exit.exceeded) {
-                (9, None) => format!(
-                    "process exit code is -9: failure (SIGKILL, which the agent did not send: the host was out of memory, or \
-                     somebody on it ended the program)"
-                ),
-                _ => format!("process exit code is -{signal}: failure ({}){because}", unix::signal_name(signal)),
+                (9, None) => format!("process exit code is -9: failure ({KILLED_BY_OTHERS})"),
+                _ => {
+                    format!("process exit code is -{signal}: failure ({}){because}", unix::signal_name(signal))
+                }
             },
         ),
         Outcome::TimedOut => (
@@ -162,7 +165,7 @@ fn distil(log: &Path, result: &Path, rules: &mut dyn Decide) -> std::io::Result<
 fn failed(kind: ErrorKind, first: &str, last_lines: &str, receipt: Option<KillReceipt>) -> Ending {
     let text = if last_lines.is_empty() { first.to_owned() } else { format!("{first}\n{last_lines}") };
     let text = wps_remote_protocol::native::cut(&text, wps_remote_protocol::native::MAX_TEXT);
-    Ending::Failed(ExecutionError { kind, text, receipt })
+    Ending::Failed(ExecutionError { kind, text, receipt: receipt.map(Box::new) })
 }
 
 /// The ending of an execution whose following itself failed.

@@ -223,7 +223,9 @@ async fn run(
     let (main, output) = match start::start(launch, group.as_ref()).await {
         Ok(started) => started,
         Err(error) => {
-            group.map(Group::remove);
+            if let Some(group) = group {
+                group.remove();
+            }
             return Ok(Err(error));
         }
     };
@@ -270,7 +272,9 @@ async fn run(
         (Cause::Ended, status) => status.map_or(Outcome::Exited(-1), outcome_of),
     };
     let exceeded = exceeded::exceeded(launch, &outcome, tree.cpu_ms(), tree.group());
-    tree.into_group().map(Group::remove);
+    if let Some(group) = tree.into_group() {
+        group.remove();
+    }
     Ok(Ok(Run { outcome, receipt, pumped, exceeded }))
 }
 
