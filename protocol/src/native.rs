@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::message::{
     ExecutionError, ExecutionId, FromAgent, Load, LogLevel, MAX_CLAIMED, RefusalReason, Request, ToAgent,
 };
-use crate::process::{DataType, ProcessDescription, ProcessId};
+use crate::process::{DataType, ProcessDescription, ProcessId, is_role};
 use crate::value::{Content, Inputs, Outputs, Value};
 
 /// Namespace of the payload elements.
@@ -451,6 +451,9 @@ fn check_description(name: &str, process: &ProcessDescription) -> Result<(), Nat
     if process.outputs.is_empty() {
         return Err(content(name, "a process needs at least one output"));
     }
+    if process.roles.len() > MAX_ITEMS || !process.roles.iter().all(|role| is_role(role)) {
+        return Err(content(name, "`roles` has too many roles, or a text that cannot name one"));
+    }
     let inputs = process.inputs.iter().map(|i| (&i.id, &i.data));
     let mut seen = HashSet::new();
     for (id, data) in inputs {
@@ -499,7 +502,16 @@ fn check_outputs(name: &str, outputs: &Outputs) -> Result<(), NativeError> {
     if outputs.len() > MAX_ITEMS {
         return Err(content(name, format!("more than {MAX_ITEMS} outputs")));
     }
-    outputs.iter().try_for_each(|output| check_value(name, &output.id, &output.value))
+    for output in outputs {
+        check_value(name, &output.id, &output.value)?;
+        if output.side_files.len() > MAX_ITEMS
+            || !output.side_files.iter().all(|file| is_relative(&file.path))
+        {
+            let why = format!("`{}` has too many side files, or one outside of the shared folder", output.id);
+            return Err(content(name, why));
+        }
+    }
+    Ok(())
 }
 
 fn check_value(name: &str, id: &str, value: &Value) -> Result<(), NativeError> {

@@ -127,6 +127,16 @@ pub struct ProcessDescription {
     /// The descriptor's limit for one execution in seconds; 0 = none.
     #[serde(default)]
     pub max_running_time_s: u64,
+    /// Of these roles a client must have one to run it; empty = no role is needed. Enforced by the orchestrator, which
+    /// knows the clients.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+}
+
+/// Whether a text can name a role: 1 to 64 letters, digits and `. _ - : @`.
+pub fn is_role(text: &str) -> bool {
+    (1..=64).contains(&text.chars().count())
+        && text.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '@'))
 }
 
 fn default_version() -> String {
@@ -201,6 +211,9 @@ pub struct Publication {
     pub style: Option<String>,
     /// Target workspace.
     pub workspace: Option<String>,
+    /// Of a map context: ids of the outputs that are its layers, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<String>,
 }
 
 /// How many values an input takes.

@@ -26,6 +26,20 @@ pub struct Output {
     pub id: String,
     /// Its value.
     pub value: Value,
+    /// What the program says about it (the text of the file that the descriptor's `publish_metadata` names), for whoever
+    /// publishes it as a layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<String>,
+    /// Files that belong to it, beside it in the shared folder: the `.dbf` and `.shx` of a `.shp`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub side_files: Vec<SharedFile>,
+}
+
+impl Output {
+    /// A value without metadata and side files.
+    pub fn new(id: impl Into<String>, value: Value) -> Self {
+        Self { id: id.into(), value, metadata: None, side_files: Vec::new() }
+    }
 }
 
 /// A value of one of the three kinds, or a reference to one.

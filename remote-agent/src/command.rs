@@ -9,7 +9,7 @@ pub mod from_json;
 mod ini_edit;
 pub mod json_path;
 pub mod program;
-mod schema;
+pub(crate) mod schema;
 pub mod template;
 #[cfg(test)]
 mod tests;
@@ -341,14 +341,23 @@ impl<'a> Run<'a> {
     pub fn inside(&self, text: &str, what: &str) -> Result<PathBuf, PrepareError> {
         let path = paths::absolute(Path::new(text), &self.work_dir);
         let extra = self.descriptor.extra_dir.as_ref().map(|extra| PathBuf::from(self.fill(extra)));
-        let mut roots = std::iter::once(&self.work_dir).chain(&extra).chain(&self.descriptor.allowed_paths);
-        if roots.any(|root| path.starts_with(root)) {
-            return Ok(path);
+        let roots = || {
+            let all = std::iter::once(&self.work_dir).chain(&extra).chain(&self.descriptor.allowed_paths);
+            all.map(PathBuf::as_path)
+        };
+        let fault = |lies: &str| {
+            let shown = path.display();
+            Err(PrepareError::Setup(format!(
+                "{what} {shown} {lies} neither in the run directory nor in a directory of allowed_paths"
+            )))
+        };
+        if !roots().any(|root| path.starts_with(root)) {
+            return fault("lies");
         }
-        Err(PrepareError::Setup(format!(
-            "{what} {} lies neither in the run directory nor in a directory of allowed_paths",
-            path.display()
-        )))
+        if !paths::leads_inside(&path, roots()) {
+            return fault("leads through a link to a place that is");
+        }
+        Ok(path)
     }
 
     /// A file that the descriptor names for reading.

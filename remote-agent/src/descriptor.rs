@@ -10,9 +10,11 @@ mod logging;
 pub mod model;
 pub mod paths;
 pub mod pattern;
+mod sections;
 #[cfg(test)]
 mod tests;
 pub mod types;
+mod words;
 
 pub use load::{LoadContext, Loaded, load};
 pub use model::{Dialect, ServiceDescriptor};

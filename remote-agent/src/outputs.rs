@@ -1,6 +1,8 @@
 //! What a program has produced: every declared output is found, checked and turned into a value, inline or as a file in
 //! the shared folder. Runs before success is reported; knows nothing of processes, rooms or descriptors.
 
+mod find;
+mod metadata;
 mod text;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -15,6 +17,8 @@ use wps_remote_protocol::{
     Content, DataType, ErrorKind, ExecutionError, ExecutionId, Format, Output, Outputs, SharedFile, Value,
 };
 
+use self::find::{Located, find};
+pub use self::metadata::Metadata;
 use self::text::{MAX_BOX, bounding_box, checked_literal, no_box};
 use crate::supervise::record::is_disk_full;
 
@@ -22,8 +26,8 @@ use crate::supervise::record::is_disk_full;
 const MAX_LITERAL: u64 = 100_000;
 /// Largest file that travels inside a message when there is no shared folder.
 const MAX_INLINE: u64 = 64 * 1024;
-/// Largest `outputs.json` that is read.
-const MAX_INDEX: u64 = 1024 * 1024;
+/// Most files that may go along with an output.
+const MAX_SIDE_FILES: usize = 64;
 /// What all inline values of one execution may take together, as JSON.
 const INLINE_BUDGET: usize = 130_000;
 
@@ -49,6 +53,9 @@ pub struct Expected {
     /// Whether files with the same stem go to the shared folder with it.
     #[serde(default)]
     pub sidecars: bool,
+    /// Where the program, or the descriptor's author, says more about it.
+    #[serde(default)]
+    pub metadata: Option<Metadata>,
 }
 
 /// Where a program leaves an output. All paths are absolute.
@@ -226,15 +233,21 @@ pub fn collect(
     if !faults.is_empty() {
         return Err(faults);
     }
-    let mut shipper = Shipper { execution, shared, budget: INLINE_BUDGET };
+    let mut shipper = Shipper { execution, shared, budget: INLINE_BUDGET, side_files: Vec::new() };
     let mut outputs = Vec::new();
     for (spec, found) in found {
-        let value = match found {
+        let shipped = match found {
             Found::File(file) => shipper.value(spec, &file),
             Found::Text(text) => shipper.text(spec, text),
         };
-        match value {
-            Ok(value) => outputs.push(Output { id: spec.id.clone(), value }),
+        match shipped {
+            Ok(value) => {
+                let mut output = Output::new(spec.id.clone(), value);
+                output.side_files = std::mem::take(&mut shipper.side_files);
+                output.metadata =
+                    spec.metadata.as_ref().and_then(|from| from.read(&spec.id, &mut shipper.budget));
+                outputs.push(output);
+            }
             Err(fault) => faults.push(fault),
         }
     }
@@ -255,7 +268,15 @@ struct Checked {
 fn check(spec: &Expected) -> Result<Option<Found>, Fault> {
     let file = match find(spec)? {
         Located::File(file) => file,
-        Located::Text(text) => return Ok(Some(Found::Text(text))),
+        Located::Text(text) => {
+            return match out_of_bounds(spec, text.len() as u64) {
+                None => Ok(Some(Found::Text(text))),
+                Some(bound) => {
+                    let file = PathBuf::from("outputs.json");
+                    Err(Fault::Size { id: spec.id.clone(), file, bytes: text.len() as u64, bound })
+                }
+            };
+        }
     };
     let io_fault = |source| Fault::Io { id: spec.id.clone(), verb: "found at", path: file.clone(), source };
     let path = match file.canonicalize() {
@@ -274,101 +295,26 @@ fn check(spec: &Expected) -> Result<Option<Found>, Fault> {
         return Err(Fault::NotAFile { id: spec.id.clone(), file: path });
     }
     let bytes = metadata.len();
-    let bound = match spec.max_bytes {
-        Some(most) if bytes > most => Some(format!("at most {most}")),
-        _ if bytes < spec.min_bytes => Some(format!("at least {}", spec.min_bytes)),
-        _ => None,
-    };
-    match bound {
+    match out_of_bounds(spec, bytes) {
         Some(bound) => Err(Fault::Size { id: spec.id.clone(), file: path, bytes, bound }),
         None => Ok(Some(Found::File(Checked { path, bytes }))),
     }
 }
 
-enum Located {
-    File(PathBuf),
-    Text(String),
-}
-
-fn find(spec: &Expected) -> Result<Located, Fault> {
-    Ok(match &spec.place {
-        Place::File(file) => Located::File(file.clone()),
-        Place::Given(text) => Located::Text(text.clone()),
-        Place::Matching { folder, pattern } => {
-            let mut names: Vec<_> = fs::read_dir(folder)
-                .into_iter()
-                .flatten()
-                .flatten()
-                .map(|entry| entry.file_name())
-                .filter(|name| name.to_str().is_some_and(|name| matches(name, pattern)))
-                .collect();
-            names.sort();
-            match names.as_slice() {
-                [] => Located::File(folder.join(pattern)),
-                [name] => Located::File(folder.join(name)),
-                [_, _, ..] => {
-                    return Err(Fault::Ambiguous {
-                        id: spec.id.clone(),
-                        pattern: pattern.clone(),
-                        names: names
-                            .iter()
-                            .take(5)
-                            .map(|name| name.to_string_lossy())
-                            .collect::<Vec<_>>()
-                            .join(", "),
-                    });
-                }
-            }
-        }
-        Place::Contract { folder, extension } => by_contract(spec, folder, extension)?,
-    })
-}
-
-fn by_contract(spec: &Expected, folder: &Path, extension: &str) -> Result<Located, Fault> {
-    let index = folder.join("outputs.json");
-    let mut bytes = Vec::new();
-    let read = File::open(&index).and_then(|file| file.take(MAX_INDEX).read_to_end(&mut bytes));
-    if read.is_ok() {
-        let bad = |why: &str| Fault::Index { id: spec.id.clone(), path: index.clone(), why: why.to_owned() };
-        let document: serde_json::Value =
-            serde_json::from_slice(&bytes).map_err(|error| bad(&error.to_string()))?;
-        match document.get(&spec.id) {
-            None => {}
-            Some(serde_json::Value::String(text)) => return Ok(Located::Text(text.clone())),
-            Some(value @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_))) => {
-                return Ok(Located::Text(value.to_string()));
-            }
-            Some(value) => {
-                return match value.get("file").and_then(serde_json::Value::as_str) {
-                    Some(file) => Ok(Located::File(folder.join(file))),
-                    None => Err(bad("the member must be a text, a number, true or false, or {\"file\": …}")),
-                };
-            }
-        }
+fn out_of_bounds(spec: &Expected, bytes: u64) -> Option<String> {
+    match spec.max_bytes {
+        Some(most) if bytes > most => Some(format!("at most {most}")),
+        _ if bytes < spec.min_bytes => Some(format!("at least {}", spec.min_bytes)),
+        _ => None,
     }
-    let plain = folder.join(&spec.id);
-    let extended = folder.join(format!("{}.{extension}", spec.id));
-    Ok(Located::File(if plain.exists() || extension.is_empty() { plain } else { extended }))
-}
-
-/// Whether a name matches a pattern in which `*` stands for any text.
-fn matches(name: &str, pattern: &str) -> bool {
-    let Some((head, rest)) = pattern.split_once('*') else { return name == pattern };
-    let Some(mut name) = name.strip_prefix(head) else { return false };
-    let mut pieces: Vec<&str> = rest.split('*').collect();
-    // What follows the last star must be the end; the pieces between are found from left to right.
-    let Some(last) = pieces.pop() else { return true };
-    for piece in pieces {
-        let Some(at) = name.find(piece) else { return false };
-        name = &name[at + piece.len()..];
-    }
-    name.ends_with(last)
 }
 
 struct Shipper<'a> {
     execution: &'a ExecutionId,
     shared: Option<&'a Path>,
     budget: usize,
+    /// What went along with the last output.
+    side_files: Vec<SharedFile>,
 }
 
 impl Shipper<'_> {
@@ -433,7 +379,7 @@ impl Shipper<'_> {
         fits
     }
 
-    fn ship(&self, spec: &Expected, file: &Checked, format: Format) -> Result<Value, Fault> {
+    fn ship(&mut self, spec: &Expected, file: &Checked, format: Format) -> Result<Value, Fault> {
         let Some(shared) = self.shared else {
             return Err(Fault::NoSharedFolder { id: spec.id.clone(), bytes: file.bytes });
         };
@@ -453,7 +399,7 @@ impl Shipper<'_> {
             }
         })?;
         if spec.sidecars {
-            self.ship_sidecars(&file.path, &target, shared).map_err(|source| Fault::Io {
+            self.ship_sidecars(&file.path, &relative, shared).map_err(|source| Fault::Io {
                 id: spec.id.clone(),
                 verb: "put (with its side files) to",
                 path: target.clone(),
@@ -465,19 +411,31 @@ impl Shipper<'_> {
     }
 
     /// Everything beside the file that has its stem: `.shx` and `.dbf` go with a `.shp`.
-    fn ship_sidecars(&self, file: &Path, target: &Path, shared: &Path) -> io::Result<()> {
+    fn ship_sidecars(&mut self, file: &Path, relative: &str, shared: &Path) -> io::Result<()> {
         let (Some(folder), Some(stem)) = (file.parent(), file.file_stem().and_then(|stem| stem.to_str()))
         else {
             return Ok(());
         };
+        let place = relative.rsplit_once('/').map_or("", |(place, _)| place);
+        let mut names: Vec<String> = Vec::new();
         for entry in fs::read_dir(folder)?.flatten() {
-            let name = entry.file_name();
-            let Some(name) = name.to_str() else { continue };
+            let Ok(name) = entry.file_name().into_string() else { continue };
             let belongs = name.strip_prefix(stem).is_some_and(|rest| rest.starts_with('.'));
             // Links are left out: where they lead was not checked.
             if belongs && entry.path() != file && entry.file_type().is_ok_and(|kind| kind.is_file()) {
-                transfer(&entry.path(), &target.with_file_name(plain(name)), shared)?;
+                names.push(name);
             }
+        }
+        names.sort();
+        if names.len() > MAX_SIDE_FILES {
+            let why =
+                format!("{} files begin with `{stem}.`; at most {MAX_SIDE_FILES} can go along", names.len());
+            return Err(io::Error::other(why));
+        }
+        for name in names {
+            let path = format!("{place}/{}", plain(&name));
+            let (bytes, sha256) = transfer(&folder.join(&name), &shared.join(&path), shared)?;
+            self.side_files.push(SharedFile { path, bytes, sha256: Some(sha256) });
         }
         Ok(())
     }

@@ -14,10 +14,11 @@ use wps_remote_protocol::{
 use crate::command::{self, FileContent, Plan, PlannedOutput, PlannedPlace, PrepareError, RunContext};
 use crate::descriptor::ServiceDescriptor;
 use crate::descriptor::model::Kind;
+use crate::descriptor::paths;
 use crate::descriptor::pattern::{Anchor, Pattern};
 use crate::execution::Prepared;
 use crate::execution::stdout::{Decide, Verdict};
-use crate::outputs::{Expected, Place};
+use crate::outputs::{Expected, Metadata, Place};
 use crate::rules::{Decision, Encoding, Preset, Rule, RuleAction, Rules};
 use crate::supervise::record::{Launch, Limits, RunAs};
 use crate::workdir::{LOG_FILE, Record};
@@ -55,7 +56,8 @@ pub fn prepare(
     let rules = descriptor.rules.clone();
     let record = record(descriptor, request, originator, accepted_ms, manner, control_folder, &plan);
     let stdin = record.launch.stdin.clone().zip(plan.stdin.clone());
-    Ok(Prepared { record, rules: by_rules(rules), fill: Box::new(move || fill(&plan, stdin)) })
+    let allowed = descriptor.allowed_paths.clone();
+    Ok(Prepared { record, rules: by_rules(rules), fill: Box::new(move || fill(&plan, &allowed, stdin)) })
 }
 
 /// What a request makes of a descriptor.
@@ -134,7 +136,7 @@ fn record(
         outputs: plan
             .outputs
             .iter()
-            .map(|output| expected(output, &plan.outputs, &plan.work_dir, &captured, &roots, most))
+            .map(|output| expected(output, plan, descriptor.dir(), &captured, &roots, most))
             .collect(),
         rules: serde_json::to_value(StoredRules::from(descriptor.rules.as_ref())).unwrap_or_default(),
     }
@@ -154,8 +156,8 @@ fn environment(plan: &Plan, run_as: Option<&RunAs>) -> Vec<(String, String)> {
 
 fn expected(
     output: &PlannedOutput,
-    all: &[PlannedOutput],
-    work_dir: &Path,
+    plan: &Plan,
+    descriptor_dir: &Path,
     captured: &Path,
     roots: &[PathBuf],
     most: Option<u64>,
@@ -166,13 +168,13 @@ fn expected(
             Place::Matching { folder: folder.clone(), pattern: pattern.clone() }
         }
         PlannedPlace::Contract { extension } => {
-            Place::Contract { folder: work_dir.to_owned(), extension: extension.clone() }
+            Place::Contract { folder: plan.work_dir.clone(), extension: extension.clone() }
         }
         PlannedPlace::Stdout => Place::File(captured.to_owned()),
         // legacy: the layer name of each listed output with a `;` after it, a blank for one without.
         PlannedPlace::Composed => Place::Given(
             (output.layers.iter())
-                .map(|name| all.iter().find(|other| other.name == *name))
+                .map(|name| plan.outputs.iter().find(|other| other.name == *name))
                 .map(|layer| layer.and_then(|layer| layer.publish.layer.as_deref()).unwrap_or(" "))
                 .map(|layer| format!("{layer};"))
                 .collect(),
@@ -194,13 +196,17 @@ fn expected(
         optional: !output.required,
         roots: roots.to_vec(),
         min_bytes: output.min_bytes.unwrap_or(0),
-        max_bytes: output.max_bytes.or(most),
+        max_bytes: [output.max_bytes, most].into_iter().flatten().min(),
         sidecars: output.sidecars,
+        metadata: output.metadata.clone().map(|file| {
+            let roots = roots.iter().cloned().chain([descriptor_dir.to_owned()]).collect();
+            Metadata { file, roots }
+        }),
     }
 }
 
 /// Writes everything that the program finds in its folder. The folder itself exists already and is empty.
-fn fill(plan: &Plan, stdin: Option<(PathBuf, Vec<u8>)>) -> Result<(), ExecutionError> {
+fn fill(plan: &Plan, allowed: &[PathBuf], stdin: Option<(PathBuf, Vec<u8>)>) -> Result<(), ExecutionError> {
     let fail = |path: &Path, source: std::io::Error| {
         error(ErrorKind::NotStarted, format!("{} cannot be written: {source}", path.display()))
     };
@@ -208,6 +214,11 @@ fn fill(plan: &Plan, stdin: Option<(PathBuf, Vec<u8>)>) -> Result<(), ExecutionE
         fs::create_dir_all(folder).map_err(|source| fail(folder, source))?;
     }
     for file in &plan.files {
+        // Looked at once more: other programs may write to a folder of `allowed_paths`, too.
+        if !paths::leads_inside(&file.path, plan.make_dirs.iter().chain(allowed).map(PathBuf::as_path)) {
+            let text = format!("{} leads through a link out of the allowed directories", file.path.display());
+            return Err(error(ErrorKind::NotStarted, text));
+        }
         let written = match &file.content {
             FileContent::Bytes(bytes) => fs::write(&file.path, bytes),
             FileContent::CopyOf(from) => fs::copy(from, &file.path).map(drop),

@@ -94,6 +94,7 @@ impl World {
                 min_bytes: 0,
                 max_bytes: None,
                 sidecars: false,
+                metadata: None,
             }],
             work_dir,
             rules: serde_json::Value::Null,

@@ -92,10 +92,10 @@ fn new(inputs: Vec<Input>) -> NewJob {
 
 fn file_output(execution: &ExecutionId) -> Output {
     let file = SharedFile { path: format!("{execution}/result/r.xml"), bytes: 4, sha256: None };
-    Output {
-        id: "result".into(),
-        value: Value::Complex { content: Content::Shared(file), media_type: "text/xml".into(), schema: None },
-    }
+    Output::new(
+        "result",
+        Value::Complex { content: Content::Shared(file), media_type: "text/xml".into(), schema: None },
+    )
 }
 
 #[tokio::test]

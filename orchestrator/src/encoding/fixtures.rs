@@ -57,6 +57,7 @@ pub fn process(
         weight: 1.0,
         repeatable: false,
         max_running_time_s: 0,
+        roles: Vec::new(),
     }
 }
 

@@ -36,6 +36,7 @@ fn description(name: &str, repeatable: bool) -> ProcessDescription {
         weight: 10.0,
         repeatable,
         max_running_time_s: 0,
+        roles: Vec::new(),
     }
 }
 

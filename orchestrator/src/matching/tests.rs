@@ -46,6 +46,7 @@ fn process(inputs: Vec<InputDescription>, outputs: Vec<OutputDescription>) -> Pr
         weight: 0.0,
         repeatable: false,
         max_running_time_s: 0,
+        roles: Vec::new(),
     }
 }
 

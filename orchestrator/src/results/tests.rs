@@ -6,7 +6,7 @@ use super::*;
 
 fn output(id: &str, path: &str, bytes: u64) -> Output {
     let content = Content::Shared(SharedFile { path: path.into(), bytes, sha256: None });
-    Output { id: id.into(), value: Value::Complex { content, media_type: "text/xml".into(), schema: None } }
+    Output::new(id, Value::Complex { content, media_type: "text/xml".into(), schema: None })
 }
 
 fn stage() -> (tempfile::TempDir, Results, JobId, ExecutionId) {

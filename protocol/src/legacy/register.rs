@@ -126,6 +126,7 @@ impl Registration {
             weight: 0.0,
             repeatable: false,
             max_running_time_s: 0,
+            roles: Vec::new(),
         })
     }
 }
@@ -215,6 +216,7 @@ fn output(name: &str, attributes: &Value) -> Result<OutputDescription, Registrat
             layer: text(attributes, "publish_layer_name"),
             style: text(attributes, "publish_default_style"),
             workspace: text(attributes, "publish_target_workspace"),
+            layers: Vec::new(),
         }),
     })
 }

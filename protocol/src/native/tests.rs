@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::message::{ErrorKind, KillReceipt};
-use crate::process::{InputDescription, LiteralData, LiteralType, Occurs, OutputDescription};
+use crate::process::{InputDescription, LiteralData, LiteralType, Occurs, OutputDescription, Publication};
 use crate::value::{BoundingBox, Input, Output, SharedFile};
 
 fn execution() -> ExecutionId {
@@ -38,11 +38,16 @@ fn description() -> ProcessDescription {
             summary: String::new(),
             data,
             optional: false,
-            publication: None,
+            publication: Some(Publication {
+                layer: Some("l".into()),
+                layers: vec!["a".into()],
+                ..Default::default()
+            }),
         }],
         weight: 10.0,
         repeatable: false,
         max_running_time_s: 60,
+        roles: vec!["surveyor".into()],
     }
 }
 
@@ -73,12 +78,16 @@ fn messages_from_agents_come_back_as_they_were() {
         FromAgent::Completed {
             execution: execution(),
             outputs: vec![Output {
-                id: "result".into(),
-                value: Value::Complex {
-                    content: Content::Shared(file),
-                    media_type: "text/xml".into(),
-                    schema: None,
-                },
+                metadata: Some("{}".into()),
+                side_files: vec![file.clone()],
+                ..Output::new(
+                    "result",
+                    Value::Complex {
+                        content: Content::Shared(file),
+                        media_type: "text/xml".into(),
+                        schema: None,
+                    },
+                )
             }],
         },
         FromAgent::Error {

@@ -2,13 +2,16 @@
 //! Writes nothing; files are planned.
 
 use serde_json::Value as Json;
+use wps_remote_protocol::LiteralType;
 use wps_remote_protocol::ini::{Finding, Template};
 
 use super::documents::Documents;
 use super::json_path::JsonPath;
 use super::values::{self, Bound, BoundValue, as_json, read_text};
 use super::{FileContent, PlannedFile, PrepareError, Run, ini_edit, invalid, schema};
-use crate::descriptor::model::{ActionKind, Kind, Multi, Operand, ServiceDescriptor, Word, WordPart};
+use crate::descriptor::model::{
+    ActionKind, Condition, Kind, Multi, Operand, ServiceDescriptor, Test, Word, WordPart,
+};
 
 /// Longest single argument in bytes: what Linux passes to a program, less the closing NUL.
 const MAX_ARGUMENT: usize = 128 * 1024 - 1;
@@ -59,7 +62,7 @@ pub(super) fn perform(
         .map(|spec| {
             let argument = run.fill(&spec.value);
             let content = FileContent::Bytes(argument.clone().into_bytes());
-            [BoundValue { argument, content, from_descriptor: true }]
+            [BoundValue { argument, content, from_descriptor: true, stands_for_nothing: false }]
         })
         .collect();
     let done = Done {
@@ -69,7 +72,9 @@ pub(super) fn perform(
     };
     let mut performer = Performer { run, descriptor, bound: &bound, consts, documents, done };
     for action in &descriptor.actions {
-        performer.action(&action.what)?;
+        if action.when.as_ref().is_none_or(|condition| performer.holds(condition)) {
+            performer.action(&action.what)?;
+        }
     }
     let Performer { documents, mut done, .. } = performer;
     done.files = documents.into_files();
@@ -105,6 +110,30 @@ impl Performer<'_> {
                 }
             }
         }
+    }
+
+    /// Whether a condition is met by the values of this run, defaults included.
+    fn holds(&self, condition: &Condition) -> bool {
+        let spec = &self.descriptor.inputs[condition.input];
+        let values = &self.bound.inputs[condition.input];
+        // The word None stands for nothing. A literal's content is its text, also where the program is given a file.
+        let mut texts =
+            values.iter().filter(|value| !value.stands_for_nothing).map(|value| match &value.content {
+                FileContent::Bytes(bytes) => String::from_utf8_lossy(bytes),
+                FileContent::CopyOf(path) => path.to_string_lossy(),
+            });
+        let met = match &condition.test {
+            Test::Given if spec.kind == Kind::Literal(LiteralType::Boolean) => {
+                texts.any(|text| text == "true")
+            }
+            Test::Given => texts.next().is_some(),
+            Test::Equals(wanted) if is_number(spec.kind) => {
+                let wanted = wanted.trim().parse::<f64>();
+                texts.any(|text| wanted.is_ok() && text.trim().parse::<f64>() == wanted)
+            }
+            Test::Equals(wanted) => texts.any(|text| text == wanted.as_str()),
+        };
+        met != condition.negated
     }
 
     fn action(&mut self, what: &ActionKind) -> Result<(), PrepareError> {

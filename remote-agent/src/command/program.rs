@@ -5,6 +5,8 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use wps_remote_protocol::ini::nearest;
+
 use crate::descriptor::model::ServiceDescriptor;
 use crate::descriptor::paths;
 
@@ -68,7 +70,11 @@ pub(super) fn locate(
         };
         let (program, args) = with_interpreter(descriptor, &guess, fixed, true);
         let looked: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
-        let why = format!("does not exist; looked at {}", join_some(&looked));
+        let meant = match similar(&candidates) {
+            Some(near) => format!("; did you mean {}?", near.display()),
+            None => String::new(),
+        };
+        let why = format!("does not exist; looked at {}{meant}", join_some(&looked));
         return Err((program, args, Held { program: written.clone(), looked: candidates, why }));
     };
     if is_batch(path) && !descriptor.program.allow_batch && cfg!(windows) {
@@ -94,6 +100,21 @@ pub(super) fn locate(
             Err((program, args, held))
         }
     }
+}
+
+/// A file that is there and whose name is nearly that of one that is not.
+fn similar(candidates: &[PathBuf]) -> Option<PathBuf> {
+    /// Most names that are looked at in one folder.
+    const MOST: usize = 10_000;
+    let name = candidates.first()?.file_name()?.to_str()?;
+    candidates.iter().find_map(|path| {
+        let folder = path.parent()?;
+        let files = fs::read_dir(folder).ok()?.flatten().take(MOST);
+        let names: Vec<String> = files.filter_map(|file| file.file_name().into_string().ok()).collect();
+        let near =
+            nearest(name, names.iter().map(String::as_str).filter(|name| folder.join(name).is_file()))?;
+        Some(folder.join(near))
+    })
 }
 
 fn join_some(list: &[String]) -> String {

@@ -10,14 +10,18 @@ use super::values::read_bounded;
 const MAX_SCHEMA: u64 = 1024 * 1024;
 
 /// Reads and compiles a schema; the error says why it cannot be used.
-pub(super) fn load(path: &Path) -> Result<jsonschema::Validator, String> {
+pub(crate) fn load(path: &Path) -> Result<jsonschema::Validator, String> {
     let bytes = read_bounded(path, MAX_SCHEMA)?;
     let schema: Value =
         serde_json::from_slice(&bytes).map_err(|error| format!("{} is not JSON: {error}", path.display()))?;
-    // legacy: a schema without `$schema` is draft 4.
+    // legacy: a schema without `$schema` is draft 4, and formats are hints only.
     let mut options = jsonschema::options();
-    if schema.get("$schema").is_none() {
+    let named = schema.get("$schema").and_then(Value::as_str);
+    if named.is_none() {
         options = options.with_draft(jsonschema::Draft::Draft4);
+    }
+    if named.is_none_or(|name| name.contains("draft-04")) {
+        options = options.should_validate_formats(false);
     }
     options.build(&schema).map_err(|error| format!("{} is not a usable schema: {error}", path.display()))
 }

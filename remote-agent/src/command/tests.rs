@@ -1,5 +1,6 @@
 //! Plans: values of every type, several values, documents, actions.
 
+mod conditions;
 mod properties;
 mod recorded;
 

@@ -37,11 +37,14 @@ pub(super) struct BoundValue {
     pub content: FileContent,
     /// Whether the descriptor's author wrote it.
     pub from_descriptor: bool,
+    /// It is the word for an absent value.
+    pub stands_for_nothing: bool,
 }
 
 impl BoundValue {
     fn text(text: String, from_descriptor: bool) -> Self {
-        Self { content: FileContent::Bytes(text.clone().into_bytes()), argument: text, from_descriptor }
+        let content = FileContent::Bytes(text.clone().into_bytes());
+        Self { content, argument: text, from_descriptor, stands_for_nothing: false }
     }
 }
 
@@ -99,7 +102,8 @@ fn one_input(
             return Err(InputError { code, locator: spec.name.clone(), why }.into());
         }
         if spec.missing_is_none {
-            return Ok(vec![BoundValue::text("None".to_owned(), true)]);
+            let nothing = BoundValue::text("None".to_owned(), true);
+            return Ok(vec![BoundValue { stands_for_nothing: true, ..nothing }]);
         }
         return Ok(Vec::new());
     }
@@ -227,7 +231,7 @@ fn document(
         PassBy::File => match &content {
             FileContent::CopyOf(path) => {
                 let argument = path.to_string_lossy().into_owned();
-                Ok(BoundValue { argument, content, from_descriptor: false })
+                Ok(BoundValue { argument, content, from_descriptor: false, stands_for_nothing: false })
             }
             FileContent::Bytes(_) => Ok(as_file(run, spec, content, media_type, number, bound, false)),
         },
@@ -295,6 +299,10 @@ pub(super) fn read_text(run: &Run<'_>, content: &FileContent) -> Result<String, 
 /// Reads a file of at most `max` bytes.
 pub(super) fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, String> {
     let fault = |error: std::io::Error| format!("{} cannot be read: {error}", path.display());
+    // A pipe would never end, and a device has no end.
+    if !path.metadata().map_err(fault)?.is_file() {
+        return Err(format!("{} is not a regular file", path.display()));
+    }
     let mut bytes = Vec::new();
     File::open(path).map_err(fault)?.take(max + 1).read_to_end(&mut bytes).map_err(fault)?;
     if bytes.len() as u64 > max {
@@ -327,7 +335,8 @@ fn as_file(
     };
     let path = run.work_dir.join("in").join(name);
     bound.files.push(PlannedFile { path: path.clone(), content: content.clone() });
-    BoundValue { argument: path.to_string_lossy().into_owned(), content, from_descriptor }
+    let argument = path.to_string_lossy().into_owned();
+    BoundValue { argument, content, from_descriptor, stands_for_nothing: false }
 }
 
 /// The value as JSON: numbers as numbers, documents as documents, everything else as text.

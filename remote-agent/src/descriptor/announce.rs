@@ -24,6 +24,7 @@ impl ServiceDescriptor {
             weight: self.weight,
             repeatable: self.repeatable,
             max_running_time_s: self.max_running.map_or(0, |limit| limit.as_secs()),
+            roles: self.roles.clone(),
         }
     }
 
@@ -148,11 +149,16 @@ fn complex(media_types: &[String], max_bytes: Option<u64>) -> DataType {
 
 fn output(spec: &OutputSpec) -> OutputDescription {
     let publish = &spec.publish;
-    let wanted = publish.as_layer.as_deref().is_some_and(|text| text.trim().eq_ignore_ascii_case("true"));
+    // legacy: a map context is published unless it says otherwise, everything else only if it says so.
+    let wanted = match publish.as_layer.as_deref() {
+        Some(text) => text.trim().eq_ignore_ascii_case("true"),
+        None => spec.place == Place::Composed,
+    };
     let publication = wanted.then(|| Publication {
         layer: publish.layer.clone(),
         style: publish.style.clone(),
         workspace: publish.workspace.clone(),
+        layers: spec.layers.clone(),
     });
     OutputDescription {
         id: spec.name.clone(),

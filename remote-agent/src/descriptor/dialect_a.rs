@@ -4,8 +4,9 @@
 mod actions;
 mod inputs;
 mod outputs;
+mod when;
 
-pub(super) use inputs::scalar_text;
+pub(super) use inputs::{check_const, scalar_text};
 
 use std::cmp::Ordering;
 use std::path::Path;
@@ -76,6 +77,7 @@ impl Roles {
 pub(super) fn read(reading: &mut Reading<'_>) -> Option<ServiceDescriptor> {
     let d = DEFAULT_SECTION;
     reading.doc.section(d)?;
+    reading.known = &DEFAULT_KEYS;
     // legacy: one reference in [DEFAULT] that cannot be resolved makes the whole file unusable.
     for entry in &reading.doc.section(d)?.entries {
         reading.template(d, &entry.key);
@@ -139,6 +141,7 @@ pub(super) fn read(reading: &mut Reading<'_>) -> Option<ServiceDescriptor> {
         env: reading.environment(),
         private_tmp: reading.flag(d, "private_tmp", false),
         limits: reading.limits(),
+        roles: reading.access(),
         inputs,
         consts,
         actions: Vec::new(),
@@ -152,12 +155,9 @@ pub(super) fn read(reading: &mut Reading<'_>) -> Option<ServiceDescriptor> {
     // A separate work directory of the run is as good a place as the run directory itself.
     descriptor.actions = actions::read(reading, &sections.actions, &descriptor);
     outputs::check_places(reading, &descriptor);
-    odd_text(reading, &descriptor);
+    odd_text(reading, &sections);
     mistyped_defaults(reading);
-    if reading.doc.section_any_case("access").is_some() {
-        let remedy = "limit access at the orchestrator's front door";
-        reading.warn("access-not-enforced", "Access", "", "roles are not enforced yet", remedy);
-    }
+    mistyped_sections(reading);
     Some(descriptor)
 }
 
@@ -345,11 +345,44 @@ fn natural_order(a: &str, b: &str) -> Ordering {
 }
 
 /// GeoServer's JSON library turns such texts into JSON values, which breaks the registration there.
-fn odd_text(reading: &mut Reading<'_>, descriptor: &ServiceDescriptor) {
+fn odd_text(reading: &mut Reading<'_>, sections: &Sections) {
     let odd = |text: &str| text.starts_with(['[', '{']) || text == "null";
-    if odd(&descriptor.description) {
-        let why = "looks like JSON, which breaks the registration at a GeoServer";
-        reading.warn("json-like-text", DEFAULT_SECTION, "description", why, "begin with a word");
+    let d = DEFAULT_SECTION.to_owned();
+    let places = std::iter::once((&d, &["description", "title"][..]))
+        .chain(sections.inputs.iter().map(|section| (section, &["description", "title", "default"][..])))
+        .chain(sections.outputs.iter().map(|section| (section, &["description", "title"][..])));
+    for (section, keys) in places {
+        for key in keys {
+            // Resolved for the descriptor already, so without a fault.
+            if reading.text(section, key).is_some_and(|text| odd(text.trim())) {
+                let why = "looks like JSON, which breaks the registration at a GeoServer";
+                reading.warn("json-like-text", section, key, why, "begin with a word");
+            }
+        }
+    }
+}
+
+/// A section that nobody reads is nobody's business, unless its name is nearly one that is read.
+fn mistyped_sections(reading: &mut Reading<'_>) {
+    const SPECIAL: [&str; 5] = ["DEFAULT", "Logging", "Environment", "Limits", "Access"];
+    const ROLES: [&str; 4] = ["Input", "Const", "Output", "Action"];
+    let doc = reading.doc;
+    for section in doc.sections() {
+        let name = section.name.as_str();
+        let any_case =
+            ["environment", "limits", "access"].iter().any(|known| name.eq_ignore_ascii_case(known));
+        if SPECIAL.contains(&name) || any_case || Roles::of(name).count() > 0 {
+            continue;
+        }
+        let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        let near = match nearest(name, SPECIAL) {
+            Some(near) => Some(near.to_owned()),
+            None => nearest(stem, ROLES).map(|role| format!("{role}{}", &name[stem.len()..])),
+        };
+        if let Some(near) = near {
+            let why = "is not a section that is read";
+            reading.warn("unknown-section", name, "", why, &format!("did you mean [{near}]?"));
+        }
     }
 }
 

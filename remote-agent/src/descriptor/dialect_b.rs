@@ -19,6 +19,7 @@ pub(super) const SECTIONS: &[(&str, bool)] = &[
     ("Options", true),
     ("Logging", true),
     ("Limits", true),
+    ("Access", true),
     ("Environment", false),
     ("Input", false),
     ("Output", false),
@@ -59,8 +60,8 @@ const MAX_RUNNING: u64 = 3600;
 pub(super) fn read(reading: &mut Reading<'_>) -> Option<ServiceDescriptor> {
     let (d, o) = ("Description", "Options");
     reading.vars = std::mem::take(&mut reading.vars).with("workdir", Variable::AtRun);
-    reading.unknown_keys(d, &DESCRIPTION_KEYS);
     reading.unknown_keys(o, &OPTION_KEYS);
+    reading.unknown_keys(d, &DESCRIPTION_KEYS);
     stray_sections(reading);
     let service = reading.required(d, "service", "add `service = NAME`");
     let namespace = reading.text(d, "namespace").unwrap_or_else(|| "default".to_owned());
@@ -110,6 +111,7 @@ pub(super) fn read(reading: &mut Reading<'_>) -> Option<ServiceDescriptor> {
         env: reading.environment(),
         private_tmp: reading.flag(o, "private_tmp", false),
         limits: reading.limits(),
+        roles: reading.access(),
         inputs: found.inputs,
         consts: found.consts,
         actions: found.actions,
@@ -124,7 +126,7 @@ pub(super) fn read(reading: &mut Reading<'_>) -> Option<ServiceDescriptor> {
 
 /// A section that dialect B does not know has no effect; a near miss is most likely a typing error.
 fn stray_sections(reading: &mut Reading<'_>) {
-    let known = || SECTIONS.iter().map(|(name, _)| *name).chain(["Access"]);
+    let known = || SECTIONS.iter().map(|(name, _)| *name);
     let doc: &Document = reading.doc;
     for section in doc.sections() {
         if known().any(|name| name == section.name) || section.name == DEFAULT_SECTION {
@@ -138,10 +140,6 @@ fn stray_sections(reading: &mut Reading<'_>) {
                 .section(&section.name)
                 .remedy(remedy),
         );
-    }
-    if doc.section_any_case("access").is_some() {
-        let remedy = "limit access at the orchestrator's front door";
-        reading.warn("access-not-enforced", "Access", "", "roles are not enforced yet", remedy);
     }
 }
 

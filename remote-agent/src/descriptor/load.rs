@@ -172,6 +172,7 @@ pub fn load_descriptor(
         file,
         errors: Vec::new(),
         warnings: doc.warnings().to_vec(),
+        known: &[],
     };
     let found = match dialect {
         Dialect::A => dialect_a::read(&mut reading),

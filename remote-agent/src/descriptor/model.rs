@@ -64,6 +64,8 @@ pub struct ServiceDescriptor {
     pub private_tmp: bool,
     /// Limits of the child.
     pub limits: Limits,
+    /// Of these roles a client must have one; empty = no role is needed.
+    pub roles: Vec<String>,
     /// What clients may or must give.
     pub inputs: Vec<InputSpec>,
     /// Values that only the descriptor sets.
@@ -257,10 +259,32 @@ pub enum Operand {
 pub struct Action {
     /// What.
     pub what: ActionKind,
+    /// Only if this holds; `None` = always.
+    pub when: Option<Condition>,
     /// Line of its section.
     pub line: usize,
     /// Its section.
     pub section: String,
+}
+
+/// When an action is performed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// Index into [`ServiceDescriptor::inputs`].
+    pub input: usize,
+    /// What is asked of its values.
+    pub test: Test,
+    /// It is performed if the test fails.
+    pub negated: bool,
+}
+
+/// A question about the values of an input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Test {
+    /// Has it a value, its default included? Of a truth value: is it true?
+    Given,
+    /// Is one of them this text, or this number?
+    Equals(String),
 }
 
 /// The classes of actions.

@@ -1,6 +1,7 @@
 //! The type table: which texts stand for which types, which MIME types and file extensions they bring. Tables only.
 
 use wps_remote_protocol::LiteralType;
+use wps_remote_protocol::ini::nearest;
 
 use super::model::Kind;
 
@@ -84,6 +85,42 @@ pub fn look_up(declared: &str) -> Option<TypeEntry> {
         list.iter().map(|media_type| (*media_type).to_owned()).collect()
     };
     Some(TypeEntry { kind, media_types, known_to_geoserver: known })
+}
+
+/// What to write instead of a text that is no type.
+pub fn remedy(declared: &str) -> String {
+    const USUAL: [&str; 24] = [
+        "string",
+        "url",
+        "boolean",
+        "byte",
+        "short",
+        "int",
+        "long",
+        "char",
+        "float",
+        "double",
+        "datetime",
+        "bbox",
+        "complex",
+        "text/plain",
+        "text/xml",
+        "text/csv",
+        "application/json",
+        "application/xml",
+        "application/zip",
+        "application/owc",
+        "application/x-netcdf",
+        "image/geotiff",
+        "image/png",
+        "video/mp4",
+    ];
+    match nearest(declared, USUAL) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => {
+            "use string, int, float, boolean, datetime, url … or a MIME type such as image/geotiff".to_owned()
+        }
+    }
 }
 
 fn normalised(declared: &str) -> String {

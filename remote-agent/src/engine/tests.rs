@@ -22,6 +22,7 @@ fn process(name: &str, weight: f64) -> ProcessDescription {
         weight,
         repeatable: false,
         max_running_time_s: 0,
+        roles: Vec::new(),
     }
 }
 

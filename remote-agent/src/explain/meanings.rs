@@ -72,6 +72,7 @@ const ACTION: Table = &[
     ),
     ("alias", "what `name` becomes in the template, or the key in the file"),
     ("flag", "true = the template without value, if the input is true"),
+    ("when", "condition: NAME, not NAME, NAME = TEXT or NAME != TEXT"),
     ("source_filepath", "file to start from"),
     ("target_filepath", "file to write, below the run directory"),
     ("json_schema", "schema that the document must satisfy"),
@@ -157,6 +158,7 @@ pub(super) fn of(dialect: Dialect, section: &str, entry: &Entry, doc: &Document)
     let known = match (dialect, lower.as_str()) {
         (_, "environment") => Some("environment variable of the program".to_owned()),
         (_, "limits") => found(LIMITS),
+        (_, "access") if key == "roles" => Some("roles of which a client must have one".to_owned()),
         (_, "logging") => found(LOGGING).or_else(|| {
             key.starts_with("rule.")
                 .then(|| "rule for lines of the program's output: action, then expression".to_owned())

@@ -50,6 +50,7 @@ impl World {
             min_bytes: 0,
             max_bytes: None,
             sidecars: false,
+            metadata: None,
         }
     }
 
@@ -222,7 +223,7 @@ fn a_pattern_must_match_one_file() {
         ("abc", "a*b*c", true),
         ("aa", "a*aa", false),
     ] {
-        assert_eq!(matches(name, pattern), expected, "{name} {pattern}");
+        assert_eq!(find::matches(name, pattern), expected, "{name} {pattern}");
     }
 }
 
@@ -250,7 +251,43 @@ fn side_files_go_along() {
         fs::write(world.work(name), name).unwrap();
     }
     let spec = Expected { sidecars: true, ..world.complex("a.shp", "application/x-shp") };
-    world.collect(spec, true).unwrap();
+    let outputs = world.collect(spec, true).unwrap();
     let folder = world.shared().join("e1/result1");
     assert!(folder.join("a.dbf").exists() && !folder.join("ab.dbf").exists());
+    let files: Vec<_> = outputs[0].side_files.iter().map(|file| (file.path.as_str(), file.bytes)).collect();
+    assert_eq!(files, [("e1/result1/a.dbf", 5)]);
+    assert!(outputs[0].side_files[0].sha256.as_ref().is_some_and(|sum| sum.len() == 64));
+}
+
+#[test]
+fn metadata_is_read_from_allowed_folders_only_and_its_want_is_no_fault() {
+    let world = World::new();
+    fs::write(world.work("r.txt"), "x").unwrap();
+    fs::write(world.work("m.json"), "{\"a\": 1}").unwrap();
+    fs::write(world.folder.path().join("secret"), "s").unwrap();
+    symlink(world.folder.path().join("secret"), world.work("link")).unwrap();
+    fs::write(world.work("huge"), vec![b'x'; 300_000]).unwrap();
+    let read = |file: PathBuf| {
+        let metadata = Some(Metadata { file, roots: vec![world.work("")] });
+        let spec = Expected { metadata, ..world.literal("r.txt", LiteralType::String) };
+        world.collect(spec, true).unwrap()[0].metadata.clone()
+    };
+    assert_eq!(read(world.work("m.json")).as_deref(), Some("{\"a\": 1}"));
+    for file in ["link", "none", "huge", "."] {
+        assert_eq!(read(world.work(file)), None, "{file}");
+    }
+    assert_eq!(read(world.folder.path().join("secret")), None);
+}
+
+#[test]
+fn a_list_of_outputs_that_is_a_link_or_a_pipe_is_not_read() {
+    let world = World::new();
+    let place = Place::Contract { folder: world.work(""), extension: "txt".into() };
+    let literal = Expected { place, max_bytes: Some(3), ..world.literal("", LiteralType::String) };
+    fs::write(world.folder.path().join("list"), r#"{"result1": "s"}"#).unwrap();
+    symlink(world.folder.path().join("list"), world.work("outputs.json")).unwrap();
+    assert!(world.fault(literal.clone()).contains("was not written"));
+    fs::remove_file(world.work("outputs.json")).unwrap();
+    fs::write(world.work("outputs.json"), r#"{"result1": "four"}"#).unwrap();
+    assert!(world.fault(literal).contains("has 4 bytes, at most 3"));
 }

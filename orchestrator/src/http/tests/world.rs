@@ -162,14 +162,10 @@ impl World {
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(file, bytes).unwrap();
         let file = SharedFile { path, bytes: bytes.len() as u64, sha256: None };
-        Output {
-            id: output.into(),
-            value: Value::Complex {
-                content: Content::Shared(file),
-                media_type: media_type.into(),
-                schema: None,
-            },
-        }
+        Output::new(
+            output,
+            Value::Complex { content: Content::Shared(file), media_type: media_type.into(), schema: None },
+        )
     }
 
     pub async fn get(&self, path: &str) -> Answer {

@@ -20,14 +20,11 @@ pub fn done(outputs: Vec<Output>) -> JobState {
 
 fn zip() -> Output {
     let content = Content::Bytes(b"PK\x03\x04\x00".to_vec());
-    Output {
-        id: "result1".into(),
-        value: Value::Complex { content, media_type: "application/zip".into(), schema: None },
-    }
+    Output::new("result1", Value::Complex { content, media_type: "application/zip".into(), schema: None })
 }
 
 fn count() -> Output {
-    Output { id: "count".into(), value: Value::literal("42") }
+    Output::new("count", Value::literal("42"))
 }
 
 pub fn at_once(_: &Job) -> Option<JobState> {

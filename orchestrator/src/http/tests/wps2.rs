@@ -108,7 +108,7 @@ async fn an_asynchronous_job_from_acceptance_to_release() {
         .await;
     assert!(old.xml(200).contains("<wps:ProcessStarted percentCompleted=\"30\">"));
     let output = world.keep(id, "result1", "lines.zip", b"PK", "application/zip");
-    world.set(id, done(vec![output, Output { id: "count".into(), value: Value::literal("42") }])).await;
+    world.set(id, done(vec![output, Output::new("count", Value::literal("42"))])).await;
     assert!(world.post("/wps", &with_job("GetStatus", id)).await.xml(200).contains(">Succeeded<"));
     assert!(world.get(&by_query("GetResult", id)).await.xml(200).contains(">42</wps:LiteralValue>"));
     // After a restart as well.

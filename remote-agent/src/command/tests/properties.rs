@@ -38,6 +38,63 @@ proptest! {
         }
     }
 
+    /// Several values make as many arguments as `multi` says of the template, and exactly these.
+    #[test]
+    fn several_values_make_what_multi_says(
+        values in prop::collection::vec("\\PC{1,12}|[ -~]{1,12}", 2..6),
+        multi in "(repeat|spread|join:,|join: and|json)",
+        words in prop::collection::vec(prop::sample::select(vec!["-name", "value", "--name=value", "-o", "[value]"]), 1..4),
+    ) {
+        let more = format!("max = 0\nmulti = {multi}");
+        let descriptor = sample(&format!("{}{}", param("x", "string", &more), action("x", &words.join(" "), "alias = q")));
+        let fill = |word: &str, value: &str| word.replace("name", "q").replace("value", value);
+        let one = |value: &str| words.iter().map(|word| fill(word, value)).collect::<Vec<_>>();
+        let expected: Vec<String> = match multi.as_str() {
+            _ if !words.iter().any(|word| word.contains("value")) => one(""),
+            "repeat" => values.iter().flat_map(|value| one(value)).collect(),
+            "spread" => words
+                .iter()
+                .flat_map(|word| match word.contains("value") {
+                    true => values.iter().map(|value| fill(word, value)).collect(),
+                    false => vec![fill(word, "")],
+                })
+                .collect(),
+            "json" => one(&json!(values).to_string()),
+            join => one(&values.join(join.strip_prefix("join:").unwrap())),
+        };
+        match plan(&descriptor, &json!({"x": values})) {
+            Ok(plan) => prop_assert_eq!(&plan.args[1..], &expected[..]),
+            Err(PrepareError::Input(error)) => {
+                prop_assert!(values.iter().any(|value| value.starts_with('-')), "{error}: {values:?}");
+            }
+            Err(other) => prop_assert!(false, "{other}"),
+        }
+    }
+
+    /// A value in a file, in the environment or on standard input makes no argument; with a template, its path does.
+    #[test]
+    fn values_in_files_make_the_arguments_of_the_template_only(value in "\\PC{0,40}|[ -~\\n]{0,40}", plain in "[ -~]{0,20}") {
+        let file = |class: &str, of: &str, name: &str, more: &str| {
+            format!("[Action_{name}]\nclass = {class}\ninput_ref = {of}\ntarget_filepath = %(workdir)s/{name}\n{more}\n")
+        };
+        let descriptor = sample(&format!(
+            "{}{}{}{}{}{}{}",
+            param("t", "text/plain", "pass_by = file"), param("s", "string", ""),
+            file("writefile", "t", "a.txt", "template = -i value"),
+            file("createJSONfile", "s", "b.json", "template = --j=value"),
+            file("writefile", "s", "c.txt", ""),
+            "[Action_e]\nclass = env\ninput_ref = s\nvariable = V\n",
+            "[Action_s]\nclass = stdin\ninput_ref = t\n",
+        ));
+        let plan = plan(&descriptor, &json!({"t": value, "s": plain})).unwrap();
+        let at = |name: &str| plan.work_dir.join(name).to_string_lossy().into_owned();
+        prop_assert_eq!(&plan.args[1..], &["-i".to_owned(), at("a.txt"), format!("--j={}", at("b.json"))][..]);
+        prop_assert_eq!(planned(&plan, "a.txt"), value.clone());
+        prop_assert_eq!(serde_json::from_str::<Json>(&planned(&plan, "b.json")).unwrap(), json!(plain));
+        prop_assert_eq!(plan.stdin.as_deref(), Some(value.as_bytes()));
+        prop_assert!(plan.env.contains(&("V".to_owned(), plain)));
+    }
+
     /// Values that the old agent handled correctly (no blank, no control character) give its arguments.
     #[test]
     fn legacy_values_give_legacy_arguments(value in "[!-~]{1,30}", template in "(-name value|--name=value|-namevalue|name=value|--name)") {

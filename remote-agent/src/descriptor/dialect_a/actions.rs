@@ -2,20 +2,25 @@
 
 use std::path::Path;
 
+use wps_remote_protocol::LiteralType;
 use wps_remote_protocol::ini::Template;
 
+use super::when;
 use crate::command::json_path::JsonPath;
+use crate::command::schema;
 use crate::command::template::{self, Style};
-use crate::descriptor::common::{Reading, SAMPLE_ID, template_words};
-use crate::descriptor::model::{Action, ActionKind, Operand, ServiceDescriptor, Word};
+use crate::descriptor::common::{Reading, SAMPLE_ID};
+use crate::descriptor::model::{Action, ActionKind, Kind, Operand, ServiceDescriptor, Word};
 use crate::descriptor::paths;
+use crate::descriptor::words::template_words;
 
-const ACTION_KEYS: [&str; 15] = [
+const ACTION_KEYS: [&str; 16] = [
     "class",
     "input_ref",
     "template",
     "alias",
     "flag",
+    "when",
     "overwrite",
     "create_parents",
     "target_filepath",
@@ -49,8 +54,10 @@ pub(super) fn read(
     let mut actions = Vec::new();
     for section in sections {
         let line = reading.doc.section(section).map_or(0, |section| section.line);
-        if let Some(what) = action(reading, section, descriptor) {
-            actions.push(Action { what, line, section: section.clone() });
+        let what = action(reading, section, descriptor);
+        let when = when::read(reading, section, descriptor);
+        if let Some(what) = what {
+            actions.push(Action { what, when, line, section: section.clone() });
         }
     }
     actions
@@ -94,6 +101,14 @@ fn action(reading: &mut Reading<'_>, section: &str, descriptor: &ServiceDescript
         "cmdline" => {
             reading.required_template(section, "template", "add `template = -name value`")?;
             let flag = reading.flag(section, "flag", false);
+            let kind = match operand {
+                Operand::Input(index) => descriptor.inputs[index].kind,
+                Operand::Const(index) => descriptor.consts[index].kind,
+            };
+            if flag && kind != Kind::Literal(LiteralType::Boolean) {
+                let why = format!("`{name}` is not a boolean, so it cannot be a switch");
+                reading.error("bad-value", section, "flag", why, "set `type = boolean`, or remove the key");
+            }
             let words = words(reading, section, &alias)?;
             Some(ActionKind::CommandLine { operand, words, flag })
         }
@@ -105,6 +120,7 @@ fn action(reading: &mut Reading<'_>, section: &str, descriptor: &ServiceDescript
             let schema = reading.template(section, "json_schema");
             if let Some(schema) = &schema {
                 readable(reading, section, "json_schema", schema);
+                usable_schema(reading, section, schema);
             }
             Some(ActionKind::CreateJson {
                 operand,
@@ -219,6 +235,24 @@ fn readable(reading: &mut Reading<'_>, section: &str, key: &str, template: &Temp
     if !path.is_file() {
         let why = format!("{} is not there; runs will fail until it is", path.display());
         reading.warn("file-missing", section, key, why, "put the file there, or correct the path");
+    }
+}
+
+/// Warns early of a schema that every run would fail at. It may depend on the run, or be put in place later.
+fn usable_schema(reading: &mut Reading<'_>, section: &str, template: &Template) {
+    let Some(text) = template.fixed() else { return };
+    let path = paths::absolute(Path::new(&text), reading.dir());
+    if path.is_file()
+        && let Err(why) = schema::load(&path)
+    {
+        let why = format!("{why}; runs will fail until it is corrected");
+        reading.warn(
+            "schema-unusable",
+            section,
+            "json_schema",
+            why,
+            "correct the schema (drafts 4 to 2020-12)",
+        );
     }
 }
 

@@ -41,6 +41,7 @@ pub(super) fn read(reading: &mut Reading<'_>, sections: &[String]) -> (Vec<Input
     let mut inputs: Vec<InputSpec> = Vec::new();
     let mut consts: Vec<ConstSpec> = Vec::new();
     for section in sections {
+        reading.known = &INPUT_KEYS;
         let class = reading.required(section, "class", "add `class = param` or `class = const`");
         match class.as_deref() {
             Some("param") => {
@@ -94,13 +95,7 @@ fn kind(reading: &mut Reading<'_>, section: &str) -> Option<(String, types::Type
         Some(entry) => Some((declared, entry)),
         None => {
             let why = format!("`{declared}` is not a type");
-            reading.error(
-                "bad-type",
-                section,
-                "type",
-                why,
-                "use string, int, float, boolean, datetime, url … or a MIME type",
-            );
+            reading.error("bad-type", section, "type", why, &types::remedy(&declared));
             None
         }
     }
@@ -127,14 +122,26 @@ fn input(reading: &mut Reading<'_>, section: &str) -> Option<InputSpec> {
     let kind = kind(reading, section);
     let description = reading.required(section, "description", "add one sentence");
     let (declared, entry) = kind?;
-    let min = occurrences(reading, section, "min", 1);
+    let min = match occurrences(reading, section, "min", 1) {
+        min @ 0.. => u32::try_from(min).unwrap_or(u32::MAX),
+        _ => {
+            let why = "is below 0, which is read as 0";
+            reading.warn("negative-count", section, "min", why, "write 0 if the value may be absent");
+            0
+        }
+    };
     let max = match occurrences(reading, section, "max", 1) {
+        max @ 1.. => Some(u32::try_from(max).unwrap_or(u32::MAX)),
         0 => {
             let why = "0 is read as unbounded (the old agent refused every value)";
             reading.warn("max-zero", section, "max", why, "write the largest number that makes sense");
             None
         }
-        max => Some(max),
+        _ => {
+            let why = "is below 0, which is read as unbounded (the old agent refused every value)";
+            reading.warn("negative-count", section, "max", why, "write the largest number that makes sense");
+            None
+        }
     };
     if max.is_some_and(|max| max < min) {
         let why = "max is below min, so no number of values is right";
@@ -183,10 +190,10 @@ fn input(reading: &mut Reading<'_>, section: &str) -> Option<InputSpec> {
     Some(spec)
 }
 
-fn occurrences(reading: &mut Reading<'_>, section: &str, key: &str, default: u32) -> u32 {
+fn occurrences(reading: &mut Reading<'_>, section: &str, key: &str, default: i64) -> i64 {
     let Some(text) = reading.text(section, key) else { return default };
     text.trim().parse().unwrap_or_else(|_| {
-        let why = format!("`{text}` is not a whole number from 0");
+        let why = format!("`{text}` is not a whole number");
         reading.error("bad-value", section, key, why, "write digits only");
         default
     })
@@ -323,17 +330,16 @@ fn constant(reading: &mut Reading<'_>, section: &str) -> Option<ConstSpec> {
     let description = reading.required(section, "description", "add one sentence");
     let value = reading.required_template(section, "value", "add `value = …`");
     let (declared, entry) = kind?;
-    let (name, description, value) = (name?, description?, value?);
+    description?;
+    let (name, value) = (name?, value?);
     let text = value.to_string();
+    // A text is a text whatever will be filled in; another type is checked if the value is known already.
     let fault = match entry.kind {
-        _ if text.chars().any(char::is_control) => Some("holds a control character".to_owned()),
-        Kind::Literal(LiteralType::String) => None,
-        _ if !value.is_fixed() => None,
-        kind => {
-            let spec = bare(&name, &declared, kind, &description);
-            check_value(&spec, &text).err()
-        }
+        Kind::Literal(LiteralType::String) | Kind::Text | Kind::Binary => no_control(&text),
+        _ if !value.is_fixed() => no_control(&text),
+        kind => check_const(&name, &declared, kind, &text),
     };
+    let fault = fault.err();
     if let Some(why) = fault {
         let line = reading.doc.section(section).and_then(|s| s.entry("value")).map_or(0, |entry| entry.line);
         reading.errors.push(
@@ -345,6 +351,24 @@ fn constant(reading: &mut Reading<'_>, section: &str) -> Option<ConstSpec> {
         );
     }
     Some(ConstSpec { name, kind: entry.kind, value })
+}
+
+fn no_control(text: &str) -> Result<(), String> {
+    if text.chars().any(char::is_control) { Err("holds a control character".to_owned()) } else { Ok(()) }
+}
+
+/// Whether a constant is what its type says. Of a text nothing is asked but that it holds no control character.
+pub(in crate::descriptor) fn check_const(
+    name: &str,
+    declared: &str,
+    kind: Kind,
+    text: &str,
+) -> Result<(), String> {
+    no_control(text)?;
+    match kind {
+        Kind::Literal(LiteralType::String) | Kind::Text | Kind::Binary => Ok(()),
+        kind => check_value(&bare(name, declared, kind, ""), text),
+    }
 }
 
 /// An input without limits, to check a value of the descriptor itself.

@@ -78,7 +78,7 @@ fn output(reading: &mut Reading<'_>, section: &str) -> Option<OutputSpec> {
     };
     let Some(entry) = types::look_up(&declared) else {
         let why = format!("`{declared}` is not a type");
-        reading.error("bad-type", section, "type", why, "use string or a MIME type such as image/geotiff");
+        reading.error("bad-type", section, "type", why, &types::remedy(&declared));
         return None;
     };
     if !entry.known_to_geoserver {
@@ -101,8 +101,7 @@ fn output(reading: &mut Reading<'_>, section: &str) -> Option<OutputSpec> {
             "nothing to do unless a GeoServer is to run this service",
         );
     }
-    let composed = types::look_up("application/owc")
-        .is_some_and(|_| declared.trim().eq_ignore_ascii_case("application/owc"));
+    let composed = declared.trim().eq_ignore_ascii_case("application/owc");
     let layers =
         reading.text(section, "layers_to_publish").map(|text| split_layers(&text)).unwrap_or_default();
     let place = match reading.template(section, "filepath") {

@@ -6,12 +6,13 @@ use wps_remote_protocol::ini::{Entry, Finding, Template, nearest};
 use super::json;
 use crate::bbox;
 use crate::command::template::{self, Style};
-use crate::descriptor::common::{RawChecks, Reading, check_value, checks, multi, template_words};
-use crate::descriptor::dialect_a::scalar_text;
+use crate::descriptor::common::{RawChecks, Reading, check_value, checks, multi};
+use crate::descriptor::dialect_a::{check_const, scalar_text};
 use crate::descriptor::model::{
     Action, ActionKind, Checks, ConstSpec, InputSpec, Kind, Multi, Operand, OutputSpec, PassBy, Place,
     Publish, Word,
 };
+use crate::descriptor::words::template_words;
 use crate::descriptor::{paths, types};
 
 const INPUT_MEMBERS: [&str; 27] = [
@@ -199,7 +200,7 @@ impl<'r, 'a> Object<'r, 'a> {
         let entry = types::look_up(&declared);
         if entry.is_none() {
             let why = format!("is `{declared}`, which is not a type");
-            self.error("type", why, "use string, int, float, boolean, datetime, url … or a MIME type");
+            self.error("type", why, &types::remedy(&declared));
         }
         entry.map(|entry| (declared, entry))
     }
@@ -243,7 +244,7 @@ pub(super) fn inputs(reading: &mut Reading<'_>, format: &str) -> Found {
         let words = words(&mut object, format);
         if !words.is_empty() {
             let what = ActionKind::CommandLine { operand, words, flag };
-            found.actions.push(Action { what, line: entry.line, section: "Input".to_owned() });
+            found.actions.push(Action { what, when: None, line: entry.line, section: "Input".to_owned() });
         }
     }
     found
@@ -418,7 +419,7 @@ fn limits(object: &mut Object<'_, '_>, spec: &mut InputSpec) {
 }
 
 fn constant(object: &mut Object<'_, '_>) -> Option<ConstSpec> {
-    let (_, entry) = object.kind()?;
+    let (declared, entry) = object.kind()?;
     let text = match object.member("const") {
         Some(Value::Array(_) | Value::Object(_)) | None => {
             object.error("const", "is not a single value", "write a text, a number or a truth value");
@@ -426,8 +427,8 @@ fn constant(object: &mut Object<'_, '_>) -> Option<ConstSpec> {
         }
         Some(scalar) => scalar_text(scalar),
     };
-    if text.chars().any(char::is_control) {
-        object.error("const", "holds a control character", "remove it");
+    if let Err(why) = check_const(&object.id, &declared, entry.kind, &text) {
+        object.error("const", format!("cannot be used: {why}"), "correct the value or the type");
         return None;
     }
     Some(ConstSpec { name: object.id.clone(), kind: entry.kind, value: Template::literal(text) })

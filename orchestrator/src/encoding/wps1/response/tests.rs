@@ -42,14 +42,10 @@ fn running(percent: u8, message: &str, lost: bool) -> JobState {
 fn zip() -> Output {
     let file =
         SharedFile { path: format!("{}/result1/contour lines.zip", fixtures::id()), bytes: 3, sha256: None };
-    Output {
-        id: "result1".into(),
-        value: Value::Complex {
-            content: Content::Shared(file),
-            media_type: "application/zip".into(),
-            schema: None,
-        },
-    }
+    Output::new(
+        "result1",
+        Value::Complex { content: Content::Shared(file), media_type: "application/zip".into(), schema: None },
+    )
 }
 
 fn successful() -> JobState {
@@ -57,23 +53,23 @@ fn successful() -> JobState {
     JobState::Successful {
         outputs: vec![
             zip(),
-            Output {
-                id: "gml".into(),
-                value: Value::Complex {
+            Output::new(
+                "gml",
+                Value::Complex {
                     content: Content::Text(gml.into()),
                     media_type: String::new(),
                     schema: None,
                 },
-            },
-            Output { id: "count".into(), value: Value::literal("42") },
-            Output {
-                id: "extent".into(),
-                value: Value::BoundingBox(BoundingBox {
+            ),
+            Output::new("count", Value::literal("42")),
+            Output::new(
+                "extent",
+                Value::BoundingBox(BoundingBox {
                     crs: Some("EPSG:4326".into()),
                     lower: vec![-1.5, 2.0],
                     upper: vec![3.0, 4.25],
                 }),
-            },
+            ),
         ],
         finished: Timestamp(1_763_784_009_000),
     }

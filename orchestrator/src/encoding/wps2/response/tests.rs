@@ -30,7 +30,7 @@ fn successful() -> JobState {
         ),
     ];
     JobState::Successful {
-        outputs: outputs.into_iter().map(|(id, value)| Output { id: id.into(), value }).collect(),
+        outputs: outputs.into_iter().map(|(id, value)| Output::new(id, value)).collect(),
         finished: Timestamp(1_763_784_009_000),
     }
 }
