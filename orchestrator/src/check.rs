@@ -12,7 +12,6 @@ use wps_remote_xmpp::session::SessionConfig;
 use crate::chain::chain;
 use crate::compose;
 use crate::config::Config;
-use crate::store::Store;
 
 /// Longest wait for an XMPP server.
 const XMPP_PATIENCE: Duration = Duration::from_secs(20);
@@ -140,7 +139,7 @@ fn same_file_system(a: &Path, b: &Path) -> bool {
 }
 
 async fn store(config: &Config, findings: &mut Vec<Finding>) {
-    match Store::sqlite(&config.store, config.durability).await {
+    match compose::open_store(config).await {
         Ok(store) => {
             match store.counts().await {
                 Ok(counts) => {

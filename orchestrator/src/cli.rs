@@ -86,9 +86,10 @@ pub fn main() -> ExitCode {
         Ok(filter) => filter,
         Err(error) => return complain(2, format!("--log {}: {error}", cli.log)),
     };
-    // The stream layer prints stanzas, and with them passwords, at trace level: never, whatever the filter says.
+    // The stream layer prints stanzas, and with them passwords, at trace level, the database layer values: never, whatever the
+    // filter says. What fails there we report ourselves.
     let filter =
-        ["tokio_xmpp=info", "rxml=info", "xso=info"].into_iter().fold(filter, |filter, cap| {
+        ["tokio_xmpp=info", "rxml=info", "xso=info", "sqlx=error"].into_iter().fold(filter, |filter, cap| {
             match cap.parse() {
                 Ok(directive) => filter.add_directive(directive),
                 Err(_) => filter,

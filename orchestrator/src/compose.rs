@@ -116,7 +116,8 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     private_folder(&config.data_dir)?;
     let lock = lock(&config.data_dir)?;
     let room_password = room_password(&config)?;
-    let store = Store::sqlite(&config.store, config.durability).await?;
+    let node = node(&config)?;
+    let store = open_store(&config).await?;
     let results = Results::open(config.shared_dir.clone(), config.results_dir.clone())?;
     if config.shared_dir.is_none() {
         warn!("no shared folder: inputs and results are limited to what fits into a message");
@@ -145,7 +146,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         session,
         room: bare_jid(&format!("{}@{}", config.xmpp.management_room, config.xmpp.muc_service))?,
         room_password: Some(room_password.clone()),
-        nick: config.xmpp.nick.clone(),
+        nick: nick(&config, &node),
         instance,
         heartbeat: config.heartbeat,
         answer_timeout: config.answer_timeout,
@@ -157,6 +158,8 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
             limits: config.limits.clone(),
             base_url,
             store,
+            node,
+            lease: config.lease,
             results,
             outbound: bus.outbound,
             inbound: bus.inbound,
@@ -251,6 +254,50 @@ fn bare_jid(text: &str) -> Result<BareJid, StartError> {
 pub fn full_jid(config: &Config, instance: &str) -> Result<FullJid, StartError> {
     let text = format!("{}@{}/orchestrator-{instance}", config.xmpp.user, config.xmpp.domain);
     FullJid::new(&text).map_err(|_| StartError::Address(text))
+}
+
+/// The job store as it is configured.
+pub async fn open_store(config: &Config) -> Result<Store, StoreError> {
+    match &config.postgres {
+        Some(options) => Store::postgres(options).await,
+        None => Store::sqlite(&config.store, config.durability).await,
+    }
+}
+
+/// Our name in the management room.
+fn nick(config: &Config, node: &str) -> String {
+    match (&config.xmpp.nick, &config.postgres) {
+        (Some(nick), _) => nick.clone(),
+        (None, Some(_)) => format!("orchestrator-{node}"),
+        (None, None) => "orchestrator".to_owned(),
+    }
+}
+
+/// Our name among the orchestrators of a shared store: the configured one, else one that is made once and kept. It is the
+/// data folder's name, so that a restart takes its own jobs up at once.
+fn node(config: &Config) -> Result<String, StartError> {
+    if config.postgres.is_none() {
+        return Ok("local".to_owned());
+    }
+    if let Some(node) = &config.node {
+        return Ok(node.clone());
+    }
+    let path = config.data_dir.join("node");
+    let io = |what| {
+        let path = path.clone();
+        move |source| StartError::Io { what, path, source }
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(source) => return Err(io("read")(source)),
+    }
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(30).collect();
+    let node = format!("{host}-{}", uuid().get(..6).unwrap_or_default());
+    std::fs::write(&path, format!("{node}\n")).map_err(io("write"))?;
+    Ok(node)
 }
 
 /// The rooms' password: the configured one, else one that is made once and kept.

@@ -15,7 +15,7 @@ use crate::engine::Limits;
 use crate::http::{HttpConfig, ServiceInfo};
 use crate::jobs::Aliases;
 use crate::references::Policy;
-use crate::store::Durability;
+use crate::store::{Durability, PostgresOptions};
 
 pub use schema::SCHEMA;
 
@@ -33,6 +33,12 @@ pub struct Config {
     pub server: Option<EmbeddedServer>,
     /// The SQLite file.
     pub store: PathBuf,
+    /// The PostgreSQL database, if that is the store.
+    pub postgres: Option<PostgresOptions>,
+    /// Our name among the orchestrators that share it, if one is given.
+    pub node: Option<String>,
+    /// How long an orchestrator that shares it may give no sign of life.
+    pub lease: Duration,
     /// How hard commits are pressed onto the disk.
     pub durability: Durability,
     /// The folder that agents share with us.
@@ -84,8 +90,8 @@ pub struct Xmpp {
     pub muc_password: Option<Secret>,
     /// Local part of the room where agents and orchestrators meet.
     pub management_room: String,
-    /// Our name there.
-    pub nick: String,
+    /// Our name there, if one is given.
+    pub nick: Option<String>,
 }
 
 /// How the connection is secured.
@@ -219,11 +225,13 @@ impl Reader<'_> {
         let xmpp = self.xmpp(server.as_ref());
         let http = self.http();
         let references = self.references();
-        let aliases = self.aliases();
         let durability = match self.settings.text("store", "synchronous") {
             Some("normal") => Durability::Normal,
             _ => Durability::Full,
         };
+        let postgres = self.postgres(durability, &xmpp, server.is_none());
+        let node = self.node();
+        let aliases = self.aliases();
         let limits = Limits {
             max_queued: usize::try_from(self.unsigned("limits", "max_queued")).unwrap_or(usize::MAX),
             max_queue_ms: self.unsigned("limits", "max_queue_time_s") * 1000,
@@ -239,6 +247,9 @@ impl Reader<'_> {
         };
         let config = Config {
             store: below(&self, "store", "sqlite", "jobs.sqlite"),
+            postgres,
+            node,
+            lease: self.seconds("store", "lease_s"),
             durability,
             shared_dir,
             results_dir: below(&self, "results", "store_dir", "results"),
@@ -257,6 +268,46 @@ impl Reader<'_> {
             },
         };
         if self.faults.is_empty() { Ok(config) } else { Err(self.document.error(self.faults).into()) }
+    }
+
+    fn postgres(
+        &mut self,
+        durability: Durability,
+        xmpp: &Xmpp,
+        server_of_its_own: bool,
+    ) -> Option<PostgresOptions> {
+        let url = self.text("store", "url")?;
+        let password = self.settings.secret("store", "password");
+        let options = PostgresOptions::new(&url, password.as_ref().map(Secret::expose));
+        if server_of_its_own && xmpp.muc_password.is_none() {
+            self.fault(
+                "xmpp",
+                "muc_password",
+                "is needed with [store] url, the same for all orchestrators (or `muc_password_file`, `muc_password_env`)",
+            );
+        }
+        match options {
+            Ok(mut options) => {
+                options.durability = durability;
+                options.max_connections =
+                    u32::try_from(self.unsigned("store", "max_connections")).unwrap_or(u32::MAX);
+                Some(options)
+            }
+            Err(error) => {
+                self.fault("store", "url", error.to_string());
+                None
+            }
+        }
+    }
+
+    fn node(&mut self) -> Option<String> {
+        let node = self.text("store", "node")?;
+        let good = node.len() <= 40
+            && node.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        if !good {
+            self.fault("store", "node", "is no node name: 1 to 40 of A-Z a-z 0-9 . _ -");
+        }
+        Some(node)
     }
 
     fn aliases(&mut self) -> Aliases {
@@ -361,7 +412,7 @@ impl Reader<'_> {
             muc_service,
             muc_password: self.settings.secret("xmpp", "muc_password"),
             management_room: self.settings.string("xmpp", "management_room"),
-            nick: self.settings.string("xmpp", "nick"),
+            nick: self.text("xmpp", "nick"),
             domain,
         }
     }

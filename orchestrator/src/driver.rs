@@ -1,10 +1,14 @@
 //! The one task that owns the engine: takes commands, bus events, finished file work and the clock; performs the actions
 //! in order, every durable change before anything that it justifies. Reads the clock; the engine never does.
 
+mod clock;
+mod cluster;
+mod lease;
 mod perform;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -13,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 use wps_remote_protocol::{AgentId, ExecutionId, FromAgent, Load, Outputs, ToAgent};
 
+use self::clock::Clock;
 use crate::bus::Inbound;
 use crate::engine::job::{Job, JobId, Timestamp};
 use crate::engine::{Accepted, Action, Engine, Limits};
@@ -28,6 +33,8 @@ const COMMANDS: usize = 1024;
 const BATCH: usize = 128;
 /// How often progress and logs are stored, and the view of the fleet is renewed.
 const FLUSH: Duration = Duration::from_secs(1);
+/// Longest time between two looks at the clock: a wall clock that was set is noticed within it.
+const LONGEST_SLEEP_MS: u64 = 10_000;
 /// How often expired jobs are looked for.
 const EXPIRY: Duration = Duration::from_secs(300);
 
@@ -75,6 +82,10 @@ pub struct Parts {
     pub base_url: String,
     /// Where jobs are stored.
     pub store: Store,
+    /// Our name among the orchestrators that share the store.
+    pub node: String,
+    /// How long a node of a shared store may give no sign of life before others take its jobs over.
+    pub lease: Duration,
     /// Where files are.
     pub results: Results,
     /// To agents.
@@ -108,7 +119,13 @@ struct Driver {
     overview: watch::Sender<Arc<Overview>>,
     agents: HashMap<AgentId, (String, Option<String>)>,
     connected: bool,
-    store_works: bool,
+    offline_since: Option<Instant>,
+    node: String,
+    looks: u32,
+    store_works: Arc<AtomicBool>,
+    begun: Instant,
+    clock: Clock,
+    shutdown: CancellationToken,
     dirty: HashSet<JobId>,
     waiters: HashMap<JobId, Waiter>,
     /// Answers to dismissals, given when everything is stored.
@@ -132,6 +149,7 @@ pub struct Handles {
 
 /// Takes the stored jobs up again and starts the task.
 pub async fn start(parts: Parts, shutdown: CancellationToken) -> Result<Handles, StoreError> {
+    parts.store.enter(&parts.node).await?;
     let (jobs, unreadable) = parts.store.active().await?;
     for row in unreadable {
         error!(cause = ?row, "{row}; it is left alone");
@@ -146,6 +164,7 @@ pub async fn start(parts: Parts, shutdown: CancellationToken) -> Result<Handles,
     // Unbounded: one entry per execution whose files are being taken over.
     let (collected, work_done) = mpsc::unbounded_channel();
     let live = Live::default();
+    let store_works = Arc::new(AtomicBool::new(true));
     let retention = Duration::from_millis(parts.limits.retention_ms);
     let mut driver = Driver {
         engine: Engine::new(parts.limits, parts.base_url),
@@ -158,7 +177,13 @@ pub async fn start(parts: Parts, shutdown: CancellationToken) -> Result<Handles,
         overview,
         agents: HashMap::new(),
         connected: false,
-        store_works: true,
+        offline_since: Some(Instant::now()),
+        node: parts.node,
+        looks: 0,
+        store_works: store_works.clone(),
+        begun: Instant::now(),
+        clock: Clock::new(wall_ms()),
+        shutdown: shutdown.clone(),
         dirty: HashSet::new(),
         waiters: HashMap::new(),
         dismissals: Vec::new(),
@@ -168,28 +193,33 @@ pub async fn start(parts: Parts, shutdown: CancellationToken) -> Result<Handles,
         aliases: parts.aliases,
         out: Vec::new(),
     };
-    let now = now();
+    let now = driver.now();
     for job in jobs {
         driver.watch(Arc::new(job.clone()));
         driver.engine.adopt(job, now, &mut driver.out);
     }
     driver.engine.claim(now, &mut driver.out);
+    let (tell, told) = mpsc::channel(4);
+    if parts.store.is_shared() {
+        tokio::spawn(lease::keep(parts.store.clone(), parts.lease, tell, shutdown.clone()));
+    }
     let jobs = Jobs {
         commands,
+        store_works,
         live,
         catalogue: catalogue_view,
         store: parts.store,
         results: parts.results,
         references: parts.references,
     };
-    let task = tokio::spawn(driver.run(to_do, parts.inbound, work_done, shutdown));
+    let task = tokio::spawn(driver.run(to_do, parts.inbound, work_done, told, shutdown));
     Ok(Handles { jobs, overview: overview_view, task })
 }
 
 #[expect(clippy::disallowed_methods, reason = "the driver is where the clock is read")]
-fn now() -> Timestamp {
+fn wall_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    Timestamp(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 enum Event {
@@ -204,18 +234,22 @@ impl Driver {
         mut commands: mpsc::Receiver<Command>,
         mut inbound: mpsc::Receiver<Inbound>,
         mut collected: mpsc::UnboundedReceiver<(ExecutionId, Result<Outputs, String>)>,
+        mut told: mpsc::Receiver<lease::Told>,
         shutdown: CancellationToken,
     ) {
+        let others = self.store.clone();
         let mut flush = tokio::time::interval(FLUSH);
         flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut expiry = tokio::time::interval_at(Instant::now() + Duration::from_secs(5), EXPIRY);
         expiry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.perform().await;
         loop {
-            let deadline = self.engine.tick(now(), &mut self.out);
+            let now = self.now();
+            let deadline = self.engine.tick(now, &mut self.out);
             self.perform().await;
-            let wait = deadline
-                .map_or(Duration::from_secs(3600), |at| Duration::from_millis(at.since_ms(now()).max(1)));
+            let wait = deadline.map_or(Duration::from_secs(3600), |at| {
+                Duration::from_millis(at.since_ms(now).clamp(1, LONGEST_SLEEP_MS))
+            });
             let first = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
@@ -225,6 +259,8 @@ impl Driver {
                     Some(event) => Some(Event::Inbound(event)),
                     None => break,
                 },
+                Some(news) = told.recv() => { self.told(news).await; None }
+                () = others.woken() => { self.woken().await; None }
                 _ = flush.tick() => { self.flush().await; None }
                 _ = expiry.tick() => { self.expire().await; None }
                 () = tokio::time::sleep(wait) => None,
@@ -247,20 +283,39 @@ impl Driver {
         debug!("storing what is left");
         self.perform().await;
         self.flush().await;
+        if self.store.is_shared() {
+            match self.store.leave().await {
+                Ok(()) => info!("jobs that have not ended are left to the other orchestrators"),
+                Err(error) => {
+                    warn!(cause = ?error, "the jobs cannot be handed over now; others take them when the lease is over")
+                }
+            }
+        }
         self.store.close().await;
     }
 
+    /// The time; deadlines follow when the wall clock was set.
+    fn now(&mut self) -> Timestamp {
+        let (now, set) = self.clock.look(wall_ms(), self.monotonic_ms());
+        if let Some(by_ms) = set {
+            warn!(by_ms, "the wall clock was set; deadlines stay where they were");
+            self.engine.clock_set(by_ms);
+        }
+        now
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn handle(&mut self, event: Event) {
-        let now = now();
+        let now = self.now();
         match event {
+            // The client was told that the store is out of reach: it must not find a job some day.
+            Event::Command(Command::Execute { reply, .. }) if reply.is_closed() => {}
             Event::Command(Command::Execute { id, new, description, reply }) => {
-                let accepted = Accepted {
-                    id,
-                    description: description.as_ref().clone(),
-                    inputs: new.inputs,
-                    form: new.form,
-                    owner: new.owner,
-                };
+                let accepted =
+                    Accepted { id, description, inputs: new.inputs, form: new.form, owner: new.owner };
                 match self.engine.execute(accepted, now, &mut self.out) {
                     Err(full) => {
                         // The client may have gone: then nobody waits for the answer.
@@ -295,9 +350,14 @@ impl Driver {
 
     fn heard(&mut self, inbound: Inbound, now: Timestamp) {
         match inbound {
-            Inbound::Online => self.connected = true,
+            Inbound::Online => {
+                self.connected = true;
+                self.offline_since = None;
+                self.looks = 0;
+            }
             Inbound::Offline { reason } => {
                 self.connected = false;
+                self.offline_since = Some(Instant::now());
                 let agents = self.engine.fleet().agents().count();
                 warn!(agents, "all agents are out of reach: {reason}; jobs go on, new ones wait");
                 self.engine.disconnected(now, &mut self.out);

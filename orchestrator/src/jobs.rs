@@ -2,20 +2,29 @@
 //! and reads the store; knows no document format and no HTTP.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use wps_remote_protocol::{Content, DataType, ProcessDescription, ProcessId, SharedFile, Value};
 
-use crate::engine::job::{Form, Job, JobId, UserId};
+use crate::engine::job::{Form, Job, JobId, JobState, UserId};
 use crate::matching::{self, Mismatch};
 use crate::references::{FetchError, Reference, References};
 use crate::results::{MAX_INLINE, Results, ResultsError};
 use crate::store::{Store, StoreError};
 
 pub use wps_remote_protocol::Inputs;
+
+/// Pause between two looks at what only the store can tell.
+const LOOK: Duration = Duration::from_millis(200);
+/// Looks at a store that fails before a client is told so.
+const PATIENCE: u32 = 15;
+/// Longest wait until another node has given a job up.
+const ELSEWHERE: Duration = Duration::from_secs(10);
 
 /// All processes that are offered at one moment.
 #[derive(Debug, Clone, Default)]
@@ -99,6 +108,17 @@ pub enum Refusal {
     Results(#[from] ResultsError),
 }
 
+impl Refusal {
+    /// Whether the same request can succeed a little later.
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::TooBusy { .. } | Self::Stopping => true,
+            Self::Store(error) => !matches!(error, StoreError::Row { .. }),
+            Self::NoSuchProcess(_) | Self::Mismatch(_) | Self::Reference { .. } | Self::Results(_) => false,
+        }
+    }
+}
+
 /// What the driver is asked to do.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -121,6 +141,7 @@ pub(crate) type Live = Arc<RwLock<HashMap<JobId, watch::Receiver<Arc<Job>>>>>;
 pub struct Jobs {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) live: Live,
+    pub(crate) store_works: Arc<AtomicBool>,
     pub(crate) catalogue: watch::Receiver<Arc<Catalogue>>,
     pub(crate) store: Store,
     pub(crate) results: Results,
@@ -140,6 +161,9 @@ impl Jobs {
 
     /// Accepts a job. When this returns, the job is stored and will end, whatever happens to this program.
     pub async fn execute(&self, new: NewJob) -> Result<Arc<Job>, Refusal> {
+        if !self.store_works.load(Ordering::Relaxed) {
+            return Err(Refusal::Store(StoreError::Unavailable));
+        }
         let catalogue = self.catalogue();
         let description = catalogue
             .processes
@@ -159,13 +183,37 @@ impl Jobs {
             self.results.discard(id).await;
             return Err(Refusal::Stopping);
         }
-        match answer.await {
+        match self.unless_store_fails(answer).await? {
             Ok(Ok(job)) => Ok(job.borrow().clone()),
             Ok(Err(refusal)) => {
                 self.results.discard(id).await;
                 Err(refusal)
             }
             Err(_) => Err(Refusal::Stopping),
+        }
+    }
+
+    /// Waits for an answer of the driver, but not for a store that does not come back: whoever gives up here drops the
+    /// question, and the driver leaves a dropped question alone.
+    async fn unless_store_fails<T>(
+        &self,
+        mut answer: oneshot::Receiver<T>,
+    ) -> Result<Result<T, oneshot::error::RecvError>, Refusal> {
+        let mut failing = 0;
+        loop {
+            match tokio::time::timeout(LOOK, &mut answer).await {
+                Ok(answer) => return Ok(answer),
+                Err(_) if self.store_works.load(Ordering::Relaxed) => failing = 0,
+                Err(_) => failing += 1,
+            }
+            if failing >= PATIENCE {
+                // What was answered in the very last moment counts.
+                answer.close();
+                return match answer.try_recv() {
+                    Ok(answer) => Ok(Ok(answer)),
+                    Err(_) => Err(Refusal::Store(StoreError::Unavailable)),
+                };
+            }
         }
     }
 
@@ -234,23 +282,60 @@ impl Jobs {
 
     /// Waits until the job has ended, at most `limit`; then the job as it is.
     pub async fn wait(&self, id: JobId, limit: Duration) -> Result<Option<Arc<Job>>, Refusal> {
-        if let Some(mut job) = self.watch(id) {
-            let ended = tokio::time::timeout(limit, job.wait_for(|job| job.state.is_final())).await;
-            if let Ok(Ok(job)) = ended {
-                return Ok(Some(job.clone()));
+        let until = Instant::now() + limit;
+        loop {
+            if let Some(mut job) = self.watch(id) {
+                let ended = tokio::time::timeout_at(until, job.wait_for(|job| job.state.is_final())).await;
+                if let Ok(Ok(job)) = ended {
+                    return Ok(Some(job.clone()));
+                }
             }
+            let job = self.view(id).await?;
+            // Another node may have it, now or from the start: then only the store tells.
+            let over = job.as_ref().is_none_or(|job| job.state.is_final());
+            if over || Instant::now() >= until || !self.store.is_shared() {
+                return Ok(job);
+            }
+            tokio::time::sleep(LOOK.min(until - Instant::now())).await;
         }
-        self.view(id).await
     }
 
     /// Gives a job up. The job afterwards, or `None` if there is no such job. A job that has ended stays as it is.
     pub async fn dismiss(&self, id: JobId) -> Result<Option<Arc<Job>>, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Dismiss { id, reply }).await.map_err(|_| Refusal::Stopping)?;
-        match answer.await.map_err(|_| Refusal::Stopping)? {
+        match self.unless_store_fails(answer).await?.map_err(|_| Refusal::Stopping)? {
             Some(job) => Ok(Some(job)),
-            None => self.view(id).await,
+            None => self.dismiss_elsewhere(id).await,
         }
+    }
+
+    /// Gives up a job that this node does not own. If the owner has died, whoever takes the job over carries it out.
+    async fn dismiss_elsewhere(&self, id: JobId) -> Result<Option<Arc<Job>>, Refusal> {
+        let Some(mut job) = self.view(id).await? else { return Ok(None) };
+        if !self.store.is_shared() || job.state.is_final() {
+            return Ok(Some(job));
+        }
+        self.store.ask_dismissal(id).await?;
+        let until = Instant::now() + ELSEWHERE;
+        while !matches!(job.state, JobState::Dismissing { .. }) && !job.state.is_final() {
+            if Instant::now() >= until {
+                // It is stored that it is given up: that is what the client is told, and what will be.
+                let mut given_up = job.as_ref().clone();
+                let since = given_up.created;
+                given_up.state = match given_up.state.execution().cloned() {
+                    Some(execution) => JobState::Dismissing { execution, since },
+                    None => JobState::Dismissed { finished: since, receipt: None },
+                };
+                return Ok(Some(Arc::new(given_up)));
+            }
+            tokio::time::sleep(LOOK).await;
+            match self.view(id).await? {
+                Some(now) => job = now,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(job))
     }
 
     /// Forgets a job that has ended, with its results. One that has not ended stays.

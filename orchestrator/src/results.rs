@@ -10,6 +10,7 @@
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 use wps_remote_protocol::native::{self, NativeError};
 use wps_remote_protocol::{Content, ExecutionId, Inputs, Outputs, SharedFile, Value};
@@ -234,6 +235,13 @@ impl Results {
                 }
                 move_file(&real, &target)?;
             }
+            // Read back from where clients will get it: what cannot be read, or is not what the program wrote, is no result.
+            let sum = checksum(&target).map_err(io_error("read back", &target))?;
+            if file.sha256.as_ref().is_some_and(|announced| !announced.eq_ignore_ascii_case(&sum)) {
+                std::fs::remove_file(&target).map_err(io_error("remove", &target))?;
+                return Err(bad("is not what the agent wrote: its checksum (SHA-256) differs"));
+            }
+            file.sha256 = Some(sum);
             file.path = relative;
         }
         Ok(outputs)
@@ -293,15 +301,27 @@ fn move_file(source: &Path, target: &Path) -> Result<(), ResultsError> {
     if std::fs::hard_link(source, target).is_ok() {
         return sync_folder(parent);
     }
-    let partial = parent.join(".partial");
+    // Two orchestrators may take the same file over, when one was taken for dead.
+    let partial = parent.join(format!(".partial-{}", std::process::id()));
     let copied = std::fs::File::open(source).and_then(|mut from| {
         let mut to = std::fs::File::create(&partial)?;
         io::copy(&mut from, &mut to)?;
         to.sync_all()
     });
-    copied.map_err(io_error("copy", source))?;
+    if let Err(error) = copied {
+        // The room that it takes is needed by others, above all when there was none left.
+        let _ = std::fs::remove_file(&partial);
+        return Err(io_error("copy", source)(error));
+    }
     std::fs::rename(&partial, target).map_err(io_error("rename", &partial))?;
     sync_folder(parent)
+}
+
+/// SHA-256 of a file, in hexadecimal digits.
+fn checksum(file: &Path) -> io::Result<String> {
+    let mut sum = Sha256::new();
+    io::copy(&mut std::fs::File::open(file)?, &mut sum)?;
+    Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn sync_folder(folder: &Path) -> Result<(), ResultsError> {

@@ -37,6 +37,11 @@ pub enum ToAgent {
         /// Which one.
         execution: ExecutionId,
     },
+    /// The job of an ending belongs to another orchestrator, perhaps one that has just died: it must be told again.
+    Elsewhere {
+        /// Which one.
+        execution: ExecutionId,
+    },
     /// Tell me your load.
     GetLoad,
 }

@@ -233,6 +233,7 @@ pub fn encode_to_agent(message: &ToAgent) -> Result<Payload, NativeError> {
         }
         ToAgent::Abort { execution } => encode("abort", &Which { execution: execution.clone() }),
         ToAgent::Finish { execution } => encode("finish", &Which { execution: execution.clone() }),
+        ToAgent::Elsewhere { execution } => encode("elsewhere", &Which { execution: execution.clone() }),
         ToAgent::Unknown { execution } => encode("unknown", &Which { execution: execution.clone() }),
         ToAgent::GetLoad => encode("get-load", &Empty {}),
     }
@@ -292,6 +293,7 @@ pub fn decode_to_agent(name: &str, json: &str) -> Result<ToAgent, NativeError> {
         }
         "abort" => ToAgent::Abort { execution: decode::<Which>(name, json)?.execution },
         "finish" => ToAgent::Finish { execution: decode::<Which>(name, json)?.execution },
+        "elsewhere" => ToAgent::Elsewhere { execution: decode::<Which>(name, json)?.execution },
         "unknown" => ToAgent::Unknown { execution: decode::<Which>(name, json)?.execution },
         "get-load" => decode::<Empty>(name, json).map(|_| ToAgent::GetLoad)?,
         _ => return Err(NativeError::UnknownPayload(name.to_owned())),

@@ -317,6 +317,11 @@ impl Session {
             ToAgent::Abort { execution } => Inbound::Abort { execution, token },
             ToAgent::Finish { execution } => Inbound::Finish { execution, token },
             ToAgent::Unknown { execution } => Inbound::Disowned { by: Peer(nick), execution, token },
+            // The ending is told again anyway.
+            ToAgent::Elsewhere { .. } => {
+                self.muc.respond(token, Ok(None));
+                return None;
+            }
             ToAgent::GetLoad => Inbound::GetLoad { token },
         })
     }

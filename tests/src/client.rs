@@ -215,6 +215,13 @@ impl Wps {
             .to_owned()
     }
 
+    /// An address of another orchestrator, on this one.
+    pub fn here(&self, url: &str) -> String {
+        let path =
+            url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
+        format!("http://{}/{path}", self.address)
+    }
+
     /// The state of a job.
     pub fn status(&mut self, location: &str) -> Status {
         status(&document(&self.fetch(location), "ExecuteResponse"))

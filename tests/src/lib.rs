@@ -19,6 +19,7 @@ pub mod client;
 pub mod fixtures;
 pub mod http;
 pub mod orchestrator;
+pub mod postgres;
 pub mod program;
 pub mod python;
 pub mod xml;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::Site;
 use crate::client::Wps;
 use crate::http::Http;
+use crate::postgres::Postgres;
 use crate::program::{Program, binary};
 use crate::{free_port, wait_until};
 
@@ -27,6 +28,25 @@ pub struct OrchestratorBuilder<'a> {
 impl<'a> OrchestratorBuilder<'a> {
     pub(crate) fn new(site: &'a Site) -> Self {
         Self { site, name: "orchestrator".to_owned(), extra: String::new() }
+    }
+
+    /// Another name than `orchestrator`, for one of several.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    /// One of several that share this database and one folder of results; they need an XMPP server of its own.
+    #[must_use]
+    pub fn sharing(self, postgres: &Postgres) -> Self {
+        let results = self.site.make_folder("results");
+        let node = self.name.clone();
+        self.config(&format!(
+            "[store]\nurl = {}\nnode = {node}\nlease_s = 2\n[results]\nstore_dir = {}",
+            postgres.url(),
+            results.display()
+        ))
     }
 
     /// More lines of configuration, such as `[limits]\nmax_body_mb = 1`.
@@ -162,6 +182,19 @@ impl<'a> Orchestrator<'a> {
     /// Whether this many agents are present.
     pub fn agents_present(&self, count: u32) -> bool {
         self.metric("wps_agents") == Some(f64::from(count))
+    }
+
+    /// Kills it (SIGKILL) for good.
+    pub fn kill(self) {
+        self.program.kill();
+        self.site.forget(&self.program);
+    }
+
+    /// Stops it in order, for good.
+    pub fn stop(self) {
+        let status = self.program.stop();
+        assert!(status.success(), "ended with {status}:\n{}", self.program.tail());
+        self.site.forget(&self.program);
     }
 
     /// Kills it (SIGKILL) and starts it again with the same configuration.

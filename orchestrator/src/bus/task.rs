@@ -281,11 +281,11 @@ impl Task {
             }
             return Ok(());
         }
-        if let ToAgent::Unknown { execution } = &message
+        if let Some((execution, condition, why)) = not_taken(&message)
             && let Some(tokens) = present.endings.remove(execution)
         {
             for token in tokens {
-                self.muc.respond(token, Err(StanzaError::new("item-not-found", "there is no such job here")));
+                self.muc.respond(token, Err(StanzaError::new(condition, why)));
             }
             return Ok(());
         }
@@ -395,6 +395,17 @@ impl Task {
             let result = muc.request(&room, agent.as_str(), element, deadline).await;
             let _ = answers.send(Answered { agent, appearance, message, result });
         });
+    }
+}
+
+/// How an ending is answered that is not stored here.
+fn not_taken(message: &ToAgent) -> Option<(&ExecutionId, &'static str, &'static str)> {
+    match message {
+        ToAgent::Unknown { execution } => Some((execution, "item-not-found", "there is no such job here")),
+        ToAgent::Elsewhere { execution } => {
+            Some((execution, "conflict", "another orchestrator has this job"))
+        }
+        _ => None,
     }
 }
 

@@ -126,7 +126,11 @@ pub const SCHEMA: Schema = Schema {
                 ),
                 Key::new("management_room", Kind::Text, "Room in which agents and orchestrators meet")
                     .or("management"),
-                Key::new("nick", Kind::Text, "Our name in it").or("orchestrator"),
+                Key::new(
+                    "nick",
+                    Kind::Text,
+                    "Our name in it; default: orchestrator, with [store] url orchestrator- and the node's name",
+                ),
             ],
         },
         Part {
@@ -163,6 +167,30 @@ pub const SCHEMA: Schema = Schema {
                 Key::new("data_dir", Kind::Path, "Folder of everything that has no place of its own")
                     .or("data"),
                 Key::new("sqlite", Kind::Path, "The job store; default: data_dir/jobs.sqlite"),
+                Key::new(
+                    "url",
+                    Kind::Text,
+                    "A PostgreSQL database as job store instead, which several orchestrators can share: postgres://USER@HOST:PORT/DATABASE?sslmode=verify-full",
+                ),
+                Key::new("password", Kind::Secret("password"), "Password of the database's user"),
+                Key::new(
+                    "max_connections",
+                    Kind::Integer { min: 2, max: 1000 },
+                    "Most connections to the database",
+                )
+                .or("8"),
+                Key::new(
+                    "node",
+                    Kind::Text,
+                    "Our name among the orchestrators that share the database; default: host name and a number, kept in data_dir/node",
+                ),
+                Key::new(
+                    "lease_s",
+                    Kind::Integer { min: 1, max: 3600 },
+                    "An orchestrator that gives no sign of life for so long loses its jobs to the others",
+                )
+                .or("6")
+                .unit("s"),
                 Key::new(
                     "synchronous",
                     Kind::Choice(&["full", "normal"]),

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 use wps_remote_protocol::{AgentId, ExecutionId, Outputs, ToAgent};
 
-use super::{AgentView, Driver, Overview, now};
+use super::{AgentView, Driver, Overview, wall_ms};
 use crate::engine::job::{Job, JobId, JobState};
 use crate::engine::{Action, Question};
 use crate::jobs::{Catalogue, Refusal};
@@ -34,7 +35,9 @@ impl Driver {
                 saves.insert(job.id, job.as_ref().clone());
             }
         }
-        self.store_all(&mut saves).await;
+        if !self.store_all(&mut saves).await {
+            return;
+        }
         for id in saves.keys() {
             self.dirty.remove(id);
             if let Some(waiter) = self.waiters.remove(id) {
@@ -89,18 +92,28 @@ impl Driver {
     }
 
     /// Stores all jobs, trying for ever: what follows must not happen before. New jobs are turned away after a while.
-    async fn store_all(&mut self, saves: &mut BTreeMap<JobId, Job>) {
+    /// `false` = they are not ours any more, or we end: nothing of what they justify may happen.
+    async fn store_all(&mut self, saves: &mut BTreeMap<JobId, Job>) -> bool {
         let mut attempt = 0u32;
         while !saves.is_empty() {
             let jobs: Vec<Job> = saves.values().cloned().collect();
             match self.store.save(&jobs).await {
                 Ok(()) => {
-                    self.store_works = true;
-                    return;
+                    self.set_store_works(true);
+                    return true;
+                }
+                Err(StoreError::Fenced) => {
+                    Box::pin(self.fenced()).await;
+                    return false;
                 }
                 Err(failure) => {
                     attempt += 1;
-                    self.store_works = false;
+                    self.set_store_works(false);
+                    if attempt > PATIENCE && self.shutdown.is_cancelled() {
+                        error!(cause = ?failure, "{failure}; the program ends, agents will tell again what happened");
+                        self.out.clear();
+                        return false;
+                    }
                     error!(cause = ?failure, attempt, "{failure}; nothing is lost, it is tried again");
                     if attempt == PATIENCE {
                         let new: Vec<JobId> =
@@ -120,6 +133,11 @@ impl Driver {
                 }
             }
         }
+        true
+    }
+
+    pub(super) fn set_store_works(&self, works: bool) {
+        self.store_works.store(works, Ordering::Relaxed);
     }
 
     fn send(&mut self, agent: AgentId, message: ToAgent, saves: &BTreeMap<JobId, Job>) {
@@ -127,7 +145,7 @@ impl Driver {
             let job = self.engine.job_of_execution(&request.execution);
             // A new job that could not be stored was forgotten: it must not run.
             let Some(job) = job else { return };
-            self.telemetry.dispatched(Duration::from_millis(now().since_ms(job.created)));
+            self.telemetry.dispatched(Duration::from_millis(wall_ms().saturating_sub(job.created.0)));
             if saves.contains_key(&job.id) {
                 info!(job.id = %job.id, execution.id = %request.execution, %agent, process.id = %job.process, "job sent");
             }
@@ -191,7 +209,7 @@ impl Driver {
         receiver
     }
 
-    fn unwatch(&mut self, id: JobId) {
+    pub(super) fn unwatch(&mut self, id: JobId) {
         self.dirty.remove(&id);
         self.watched.remove(&id);
         self.live.write().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(&id);
@@ -208,7 +226,13 @@ impl Driver {
     pub(super) async fn flush(&mut self) {
         let jobs: Vec<Job> = self.dirty.iter().filter_map(|id| self.engine.bump(*id)).collect();
         match self.store.save(&jobs).await {
-            Ok(()) => self.dirty.clear(),
+            Ok(()) => {
+                self.dirty.clear();
+                if !jobs.is_empty() {
+                    self.set_store_works(true);
+                }
+            }
+            Err(StoreError::Fenced) => Box::pin(self.fenced()).await,
             Err(failure) => warn!(cause = ?failure, "progress could not be stored; it is tried again"),
         }
         let view = self.view();
@@ -261,7 +285,7 @@ impl Driver {
             agents,
             active,
             queued: self.engine.queued(),
-            store_works: self.store_works,
+            store_works: self.store_works.load(Ordering::Relaxed),
         }
     }
 
@@ -271,7 +295,8 @@ impl Driver {
             return;
         }
         let keep_ms = u64::try_from(self.retention.as_millis()).unwrap_or(u64::MAX);
-        let before = crate::engine::job::Timestamp(now().0.saturating_sub(keep_ms));
+        let now = self.clock.cautious(wall_ms(), self.monotonic_ms());
+        let before = crate::engine::job::Timestamp(now.0.saturating_sub(keep_ms));
         let expired = match self.store.expired(before, 1_000).await {
             Ok(expired) if expired.is_empty() => return,
             Ok(expired) => expired,

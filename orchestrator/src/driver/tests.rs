@@ -34,6 +34,8 @@ impl World {
             limits: Limits { max_queued: 2, ..Limits::default() },
             base_url: "http://x/wps".into(),
             store: store.clone(),
+            node: "n".into(),
+            lease: Duration::from_secs(2),
             results,
             outbound,
             inbound,

@@ -131,7 +131,7 @@ pub fn job(description: ProcessDescription, state: JobState) -> Job {
     Job {
         id: id(),
         process: description.id.clone(),
-        description,
+        description: description.into(),
         owner: UserId::anonymous(),
         inputs: vec![],
         form: Form { store: true, status: true, ..Form::default() },

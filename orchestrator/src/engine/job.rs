@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -137,7 +138,7 @@ pub struct Job {
     /// What it runs.
     pub process: ProcessId,
     /// The description at the time of its acceptance, so that documents stay right when the process has gone.
-    pub description: ProcessDescription,
+    pub description: Arc<ProcessDescription>,
     /// Whose it is.
     pub owner: UserId,
     /// With what.

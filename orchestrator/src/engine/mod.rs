@@ -25,6 +25,7 @@ pub mod job;
 mod ownership;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use wps_remote_protocol::{AgentId, ExecutionId, LogLevel, ProcessDescription, ProcessId, ToAgent};
 
@@ -111,7 +112,9 @@ impl Question {
         match (self, stored) {
             (Self::Ended, None) => Some(ToAgent::Unknown { execution }),
             (Self::Held, None) => None,
-            (_, Some(job)) if job.state.execution().is_some_and(|live| live.id == execution) => None,
+            (question, Some(job)) if job.state.execution().is_some_and(|live| live.id == execution) => {
+                (question == Self::Ended).then_some(ToAgent::Elsewhere { execution })
+            }
             (Self::Ended, Some(_)) => Some(ToAgent::Finish { execution }),
             (Self::Held, Some(_)) => Some(ToAgent::Abort { execution }),
         }
@@ -124,7 +127,7 @@ pub struct Accepted {
     /// Its name.
     pub id: JobId,
     /// What it runs.
-    pub description: ProcessDescription,
+    pub description: Arc<ProcessDescription>,
     /// With what.
     pub inputs: wps_remote_protocol::Inputs,
     /// Which answer was asked for.

@@ -91,8 +91,13 @@ impl World {
     fn execute(&mut self, description: ProcessDescription) -> JobId {
         self.ids += 1;
         let id = JobId::new(uuid::Uuid::from_u128(self.ids));
-        let new =
-            Accepted { id, description, inputs: vec![], form: Form::default(), owner: UserId::anonymous() };
+        let new = Accepted {
+            id,
+            description: description.into(),
+            inputs: vec![],
+            form: Form::default(),
+            owner: UserId::anonymous(),
+        };
         self.engine.execute(new, self.now, &mut self.out).unwrap();
         id
     }
@@ -113,6 +118,7 @@ impl World {
                 Action::Send(agent, ToAgent::Abort { .. }) => format!("{agent}<abort"),
                 Action::Send(agent, ToAgent::Finish { .. }) => format!("{agent}<finish"),
                 Action::Send(agent, ToAgent::Invite { .. }) => format!("{agent}<invite"),
+                Action::Send(agent, ToAgent::Elsewhere { .. }) => format!("{agent}<elsewhere"),
                 Action::Send(agent, ToAgent::Unknown { .. }) => format!("{agent}<unknown"),
                 Action::Inquire(_, _, question) => format!("inquire {question:?}"),
                 Action::Send(agent, ToAgent::GetLoad) => format!("{agent}<get-load"),
@@ -499,7 +505,8 @@ fn the_store_decides_about_executions_that_are_not_held() {
     let id = w.execute(description("a:b", false));
     let mut job = w.engine.job(id).unwrap().clone();
     let (live, stale) = (id.execution(1), id.execution(2));
-    assert_eq!(Question::Ended.answer(&live, Some(&job)), None);
+    let elsewhere = Some(ToAgent::Elsewhere { execution: live.clone() });
+    assert_eq!(Question::Ended.answer(&live, Some(&job)), elsewhere);
     assert_eq!(Question::Held.answer(&live, Some(&job)), None);
     assert_eq!(
         Question::Ended.answer(&stale, Some(&job)),

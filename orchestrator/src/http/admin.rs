@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use serde_json::{Value, json};
+use wps_remote_protocol::{Content, Output};
 
 use super::{AppState, Operation, report};
 use crate::encoding::iso_time;
@@ -107,17 +108,39 @@ fn job(job: &Job) -> Value {
         set("agent", job.state.execution().map(|execution| execution.agent.to_string()));
         let message = match &job.state {
             JobState::Accepted { waiting } => Some(waiting.to_string()),
+            JobState::Running { execution, lost_since: Some(since), .. } => {
+                let since = iso_time(*since);
+                Some(format!(
+                    "the agent `{}` is away since {since}; waiting for it to come back",
+                    execution.agent
+                ))
+            }
             JobState::Running { message, .. } => Some(message.clone()),
+            JobState::Dismissing { execution, .. } => {
+                Some(format!("dismissed; the agent `{}` has not confirmed it yet", execution.agent))
+            }
             JobState::Failed { failure, .. } => Some(crate::encoding::clip(&failure.text(), 1000)),
             JobState::Created
             | JobState::Dispatched { .. }
-            | JobState::Dismissing { .. }
             | JobState::Successful { .. }
             | JobState::Dismissed { .. } => None,
         };
         set("message", message.filter(|message| !message.is_empty()));
     }
+    if let JobState::Successful { outputs, .. } = &job.state {
+        let files: Vec<Value> = outputs.iter().filter_map(file).collect();
+        if !files.is_empty() {
+            entry["files"] = Value::Array(files);
+        }
+    }
     entry
+}
+
+fn file(output: &Output) -> Option<Value> {
+    let wps_remote_protocol::Value::Complex { content: Content::Shared(file), .. } = &output.value else {
+        return None;
+    };
+    Some(json!({ "output": output.id, "path": file.path, "bytes": file.bytes, "sha256": file.sha256 }))
 }
 
 fn answer(operation: &'static str, status: StatusCode, body: &Value) -> Response {

@@ -195,7 +195,15 @@ impl From<Refusal> for Fault {
             }
             Refusal::TooBusy { .. } | Refusal::Stopping => Self::new(FaultKind::TooBusy, refusal.to_string()),
             Refusal::Results(error) => error.into(),
-            Refusal::Store(error) => internal("the job store failed", &error),
+            Refusal::Store(ref error) => {
+                let fault = internal("the job store failed", error);
+                if !refusal.passes() {
+                    return fault;
+                }
+                let text =
+                    "the job store cannot be reached at present; no accepted job is lost, try again later";
+                Self::new(FaultKind::TooBusy, text)
+            }
         }
     }
 }

@@ -128,3 +128,53 @@ async fn literals_that_no_message_can_hold_are_refused() {
         assert!(error.to_string().contains(why), "{why}: {error}");
     }
 }
+
+#[tokio::test]
+async fn a_result_carries_its_checksum_and_must_be_what_the_agent_wrote() {
+    let (_folder, results, job, execution) = stage();
+    let path = format!("{execution}/r/x.txt");
+    // The first one has the right number of bytes, but they are others: half-written, or written twice.
+    for (written, good) in [("abd", false), ("abc", true), ("abc", true)] {
+        write(&results, &path, written);
+        let mut wanted = output("r", &path, 3);
+        let Value::Complex { content: Content::Shared(file), .. } = &mut wanted.value else { panic!() };
+        let abc = "BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD";
+        file.sha256 = Some(abc.into());
+        match results.collect(job, execution.clone(), vec![wanted]).await {
+            Ok(outputs) => {
+                assert!(good);
+                let Value::Complex { content: Content::Shared(file), .. } = &outputs[0].value else {
+                    panic!()
+                };
+                assert_eq!(file.sha256.as_deref(), Some(abc.to_lowercase().as_str()));
+            }
+            Err(error) => {
+                assert!(!good, "{error}");
+                assert!(error.to_string().contains("x.txt` is not what the agent wrote"), "{error}");
+                assert!(!results.store().join(format!("{job}/r/x.txt")).exists());
+            }
+        }
+    }
+    // Without one from the agent it is made here.
+    write(&results, &path, "abc");
+    let outputs = results.collect(job, execution, vec![output("r", &path, 3)]).await.unwrap();
+    let Value::Complex { content: Content::Shared(file), .. } = &outputs[0].value else { panic!() };
+    assert!(file.sha256.as_deref().is_some_and(|sum| sum.starts_with("ba7816bf")));
+}
+
+#[tokio::test]
+async fn a_vanished_folder_and_a_store_that_cannot_be_written_are_named() {
+    let (_folder, results, job, execution) = stage();
+    let path = format!("{execution}/r/x.txt");
+    write(&results, &path, "abc");
+    std::fs::remove_dir(results.store()).unwrap();
+    std::fs::write(results.store(), "in the way").unwrap();
+    let error = results.collect(job, execution.clone(), vec![output("r", &path, 3)]).await.unwrap_err();
+    assert!(
+        error.to_string().contains(&results.store().join(job.to_string()).display().to_string()),
+        "{error}"
+    );
+    std::fs::remove_dir_all(results.shared().unwrap()).unwrap();
+    let error = results.collect(job, execution, vec![output("r", &path, 3)]).await.unwrap_err();
+    assert!(error.to_string().contains("do both sides see the same shared folder?"), "{error}");
+}

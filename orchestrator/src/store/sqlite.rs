@@ -7,10 +7,10 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Row, SqlSafeStr};
+use sqlx::{Row, SqlSafeStr, Sqlite as Db, Transaction};
 
-use super::{Counts, Durability, StoreError};
-use crate::engine::job::{Job, JobId, Timestamp};
+use super::{Durability, JobRow, Lease, Node, StoreError, failed};
+use crate::engine::job::JobId;
 
 #[derive(Debug, Clone)]
 pub(super) struct Sqlite {
@@ -20,11 +20,11 @@ pub(super) struct Sqlite {
 
 fn migrator() -> Migrator {
     let jobs = include_str!("../../migrations/sqlite/0001_jobs.sql").into_sql_str();
-    Migrator::with_migrations(vec![Migration::new(1, "jobs".into(), MigrationType::Simple, jobs, false)])
-}
-
-fn failed(what: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
-    move |source| StoreError::Database { what, source }
+    let nodes = include_str!("../../migrations/sqlite/0002_nodes.sql").into_sql_str();
+    Migrator::with_migrations(vec![
+        Migration::new(1, "jobs".into(), MigrationType::Simple, jobs, false),
+        Migration::new(2, "nodes".into(), MigrationType::Simple, nodes, false),
+    ])
 }
 
 impl Sqlite {
@@ -55,29 +55,152 @@ impl Sqlite {
         Ok(Self { writer, readers })
     }
 
-    pub(super) async fn save(&self, jobs: &[Job]) -> Result<(), StoreError> {
-        let mut documents = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            let json = serde_json::to_string(job)
-                .map_err(|source| StoreError::Row { id: job.id.to_string(), source })?;
-            documents.push(json);
+    async fn begin(&self) -> Result<Transaction<'_, Db>, StoreError> {
+        self.writer.begin().await.map_err(failed("begin a transaction"))
+    }
+
+    /// The one orchestrator that there is owns everything: no other process works on its data folder.
+    pub(super) async fn enter(&self, name: &str) -> Result<Lease, StoreError> {
+        let mut transaction = self.begin().await?;
+        let (id, generation) = sqlx::query_as(
+            "INSERT INTO nodes (name, generation, beat) VALUES (?1, 1, 0)
+             ON CONFLICT (name) DO UPDATE SET generation = generation + 1, beat = beat + 1 RETURNING id, generation",
+        )
+        .bind(name)
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(failed("enter"))?;
+        for statement in [
+            "DELETE FROM nodes WHERE id <> ?1",
+            "UPDATE jobs SET node = ?1 WHERE finished IS NULL AND node <> ?1",
+        ] {
+            sqlx::query(statement).bind(id).execute(&mut *transaction).await.map_err(failed("enter"))?;
         }
-        let mut transaction = self.writer.begin().await.map_err(failed("begin a transaction"))?;
-        for (job, document) in jobs.iter().zip(documents) {
+        transaction.commit().await.map_err(failed("enter"))?;
+        Ok(Lease { id, generation })
+    }
+
+    pub(super) async fn enter_again(&self, name: &str) -> Result<Option<Lease>, StoreError> {
+        let entered: Option<(i64, i64)> = sqlx::query_as(
+            "INSERT INTO nodes (name, generation, beat) VALUES ($1, 1, 0)
+             ON CONFLICT (name) DO NOTHING RETURNING id, generation",
+        )
+        .bind(name)
+        .fetch_optional(&self.writer)
+        .await
+        .map_err(failed("enter"))?;
+        Ok(entered.map(|(id, generation)| Lease { id, generation }))
+    }
+
+    pub(super) async fn active(&self, lease: Lease) -> Result<Vec<(String, String)>, StoreError> {
+        sqlx::query_as("SELECT id, document FROM jobs WHERE finished IS NULL AND node = ?1 ORDER BY created")
+            .bind(lease.id)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(failed("read the active jobs"))
+    }
+
+    pub(super) async fn beat(&self, lease: Lease) -> Result<Vec<Node>, StoreError> {
+        let beaten = sqlx::query("UPDATE nodes SET beat = beat + 1 WHERE id = ?1 AND generation = ?2")
+            .bind(lease.id)
+            .bind(lease.generation)
+            .execute(&self.writer)
+            .await
+            .map_err(failed("give a sign of life"))?;
+        if beaten.rows_affected() == 0 {
+            return Err(StoreError::Fenced);
+        }
+        let rows: Vec<(i64, String, i64, i64)> =
+            sqlx::query_as("SELECT id, name, generation, beat FROM nodes ORDER BY id")
+                .fetch_all(&self.readers)
+                .await
+                .map_err(failed("see the other nodes"))?;
+        Ok(rows.into_iter().map(|(id, name, generation, beat)| Node { id, name, generation, beat }).collect())
+    }
+
+    pub(super) async fn bury(&self, node: &Node) -> Result<bool, StoreError> {
+        let buried = sqlx::query("DELETE FROM nodes WHERE id = ?1 AND generation = ?2 AND beat = ?3")
+            .bind(node.id)
+            .bind(node.generation)
+            .bind(node.beat)
+            .execute(&self.writer)
+            .await
+            .map_err(failed("declare a node dead"))?;
+        Ok(buried.rows_affected() > 0)
+    }
+
+    pub(super) async fn adopt(&self, lease: Lease, limit: u32) -> Result<Vec<(String, String)>, StoreError> {
+        sqlx::query_as(
+            "UPDATE jobs SET node = ?1 WHERE id IN (
+                 SELECT id FROM jobs WHERE finished IS NULL AND node NOT IN (SELECT id FROM nodes)
+                 ORDER BY created LIMIT ?3)
+               AND EXISTS (SELECT 1 FROM nodes WHERE id = ?1 AND generation = ?2)
+             RETURNING id, document",
+        )
+        .bind(lease.id)
+        .bind(lease.generation)
+        .bind(i64::from(limit))
+        .fetch_all(&self.writer)
+        .await
+        .map_err(failed("take jobs over"))
+    }
+
+    pub(super) async fn leave(&self, lease: Lease) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM nodes WHERE id = ?1 AND generation = ?2")
+            .bind(lease.id)
+            .bind(lease.generation)
+            .execute(&self.writer)
+            .await
+            .map_err(failed("leave"))?;
+        Ok(())
+    }
+
+    pub(super) async fn ask_dismissal(&self, id: JobId) -> Result<(), StoreError> {
+        sqlx::query("UPDATE jobs SET dismiss = 1 WHERE id = ?1 AND finished IS NULL")
+            .bind(id.to_string())
+            .execute(&self.writer)
+            .await
+            .map_err(failed("ask for a dismissal"))?;
+        Ok(())
+    }
+
+    pub(super) async fn asked_dismissals(&self, lease: Lease) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar(
+            "SELECT id FROM jobs WHERE finished IS NULL AND node = ?1 AND dismiss AND state <> 'dismissing'",
+        )
+        .bind(lease.id)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(failed("look for dismissals"))
+    }
+
+    pub(super) async fn save(&self, lease: Lease, rows: &[JobRow]) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        let owner: Option<i64> = sqlx::query_scalar("SELECT id FROM nodes WHERE id = ?1 AND generation = ?2")
+            .bind(lease.id)
+            .bind(lease.generation)
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(failed("look at the lease"))?;
+        if owner.is_none() {
+            return Err(StoreError::Fenced);
+        }
+        for row in rows {
             sqlx::query(
-                "INSERT INTO jobs (id, process, owner, created, state, finished, version, document)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+                "INSERT INTO jobs (id, process, owner, created, state, finished, version, document, node)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
                  ON CONFLICT (id) DO UPDATE SET state = ?5, finished = ?6, version = ?7, document = ?8
-                 WHERE jobs.version < ?7 AND jobs.finished IS NULL",
+                 WHERE jobs.version < ?7 AND jobs.finished IS NULL AND jobs.node = ?9",
             )
-            .bind(job.id.to_string())
-            .bind(job.process.to_string())
-            .bind(&job.owner.0)
-            .bind(millis(job.created))
-            .bind(job.state.name())
-            .bind(job.finished().map(millis))
-            .bind(i64::try_from(job.version).unwrap_or(i64::MAX))
-            .bind(document)
+            .bind(&row.id)
+            .bind(&row.process)
+            .bind(&row.owner)
+            .bind(row.created)
+            .bind(row.state)
+            .bind(row.finished)
+            .bind(row.version)
+            .bind(&row.document)
+            .bind(lease.id)
             .execute(&mut *transaction)
             .await
             .map_err(failed("store a job"))?;
@@ -85,54 +208,36 @@ impl Sqlite {
         transaction.commit().await.map_err(failed("commit"))
     }
 
-    pub(super) async fn load(&self, id: JobId) -> Result<Option<Job>, StoreError> {
-        let row = sqlx::query("SELECT document FROM jobs WHERE id = ?1")
+    pub(super) async fn load(&self, id: JobId) -> Result<Option<String>, StoreError> {
+        sqlx::query_scalar("SELECT document FROM jobs WHERE id = ?1")
             .bind(id.to_string())
             .fetch_optional(&self.readers)
             .await
-            .map_err(failed("read a job"))?;
-        row.map(|row| parse(&id.to_string(), row.get(0))).transpose()
+            .map_err(failed("read a job"))
     }
 
-    pub(super) async fn active(&self) -> Result<(Vec<Job>, Vec<StoreError>), StoreError> {
-        let rows = sqlx::query("SELECT id, document FROM jobs WHERE finished IS NULL ORDER BY created")
-            .fetch_all(&self.readers)
-            .await
-            .map_err(failed("read the active jobs"))?;
-        let (mut jobs, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
-        for row in rows {
-            match parse(row.get(0), row.get(1)) {
-                Ok(job) => jobs.push(job),
-                Err(error) => unreadable.push(error),
-            }
-        }
-        Ok((jobs, unreadable))
-    }
-
-    pub(super) async fn list(&self, limit: u32) -> Result<Vec<Job>, StoreError> {
-        let rows = sqlx::query("SELECT id, document FROM jobs ORDER BY created DESC LIMIT ?1")
+    pub(super) async fn list(&self, limit: u32) -> Result<Vec<(String, String)>, StoreError> {
+        sqlx::query_as("SELECT id, document FROM jobs ORDER BY created DESC LIMIT ?1")
             .bind(i64::from(limit))
             .fetch_all(&self.readers)
             .await
-            .map_err(failed("list jobs"))?;
-        rows.iter().map(|row| parse(row.get(0), row.get(1))).collect()
+            .map_err(failed("list jobs"))
     }
 
-    pub(super) async fn expired(&self, before: Timestamp, limit: u32) -> Result<Vec<JobId>, StoreError> {
-        let rows = sqlx::query("SELECT id FROM jobs WHERE finished < ?1 ORDER BY finished LIMIT ?2")
-            .bind(millis(before))
+    pub(super) async fn expired(&self, before: i64, limit: u32) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar("SELECT id FROM jobs WHERE finished < ?1 ORDER BY finished LIMIT ?2")
+            .bind(before)
             .bind(i64::from(limit))
             .fetch_all(&self.readers)
             .await
-            .map_err(failed("find expired jobs"))?;
-        Ok(rows.iter().filter_map(|row| row.get::<&str, _>(0).parse().ok()).collect())
+            .map_err(failed("find expired jobs"))
     }
 
-    pub(super) async fn remove(&self, ids: &[JobId]) -> Result<(), StoreError> {
-        let mut transaction = self.writer.begin().await.map_err(failed("begin a transaction"))?;
+    pub(super) async fn remove(&self, ids: &[String]) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
         for id in ids {
             sqlx::query("DELETE FROM jobs WHERE id = ?1")
-                .bind(id.to_string())
+                .bind(id)
                 .execute(&mut *transaction)
                 .await
                 .map_err(failed("remove a job"))?;
@@ -140,24 +245,16 @@ impl Sqlite {
         transaction.commit().await.map_err(failed("commit"))
     }
 
-    pub(super) async fn counts(&self) -> Result<Counts, StoreError> {
+    pub(super) async fn counts(&self) -> Result<Vec<(String, i64)>, StoreError> {
         let rows = sqlx::query("SELECT state, count(*) FROM jobs GROUP BY state")
             .fetch_all(&self.readers)
             .await
             .map_err(failed("count jobs"))?;
-        Ok(rows.iter().map(|row| (row.get(0), u64::try_from(row.get::<i64, _>(1)).unwrap_or(0))).collect())
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
     pub(super) async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
     }
-}
-
-fn millis(at: Timestamp) -> i64 {
-    i64::try_from(at.0).unwrap_or(i64::MAX)
-}
-
-fn parse(id: &str, document: &str) -> Result<Job, StoreError> {
-    serde_json::from_str(document).map_err(|source| StoreError::Row { id: id.to_owned(), source })
 }

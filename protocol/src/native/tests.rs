@@ -132,6 +132,7 @@ fn messages_to_agents_come_back_as_they_were() {
         ToAgent::Invite { executions: vec![] },
         ToAgent::Invite { executions: vec![execution()] },
         ToAgent::Unknown { execution: execution() },
+        ToAgent::Elsewhere { execution: execution() },
         ToAgent::Request(Box::new(request)),
         ToAgent::Abort { execution: execution() },
         ToAgent::Finish { execution: execution() },

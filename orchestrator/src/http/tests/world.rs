@@ -45,6 +45,7 @@ pub async fn world(
 ) -> World {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::sqlite(&folder.path().join("jobs.sqlite"), Durability::Normal).await.unwrap();
+    store.enter("n").await.unwrap();
     let results = Results::open(Some(folder.path().join("shared")), folder.path().join("results")).unwrap();
     let (commands, inbox) = mpsc::channel(64);
     let live = Live::default();
@@ -54,6 +55,7 @@ pub async fn world(
     let jobs = Jobs {
         commands,
         live: live.clone(),
+        store_works: Arc::new(true.into()),
         catalogue: watched,
         store: store.clone(),
         results: results.clone(),

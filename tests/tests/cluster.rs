@@ -1,0 +1,226 @@
+//! Several orchestrators on one PostgreSQL and one XMPP server: any node serves any client, and when one dies, its jobs end on
+//! another within seconds.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use e2e::Site;
+use e2e::agent::Agent;
+use e2e::client::{Execute, Status, Wps, document, output};
+use e2e::fixtures::{STUBBORN, WAITING, descriptor};
+use e2e::orchestrator::Orchestrator;
+use e2e::postgres::Postgres;
+use e2e::xmpp::Prosody;
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// Runs a story where there are PostgreSQL and Prosody.
+fn cluster(name: &str, story: impl FnOnce(&Site, &mut Postgres)) {
+    let mut postgres = match Postgres::start() {
+        Ok(postgres) => postgres,
+        Err(why) => return e2e::skip(name, why),
+    };
+    let Some(prosody) = Prosody::start() else { return e2e::skip(name, "prosody is not installed") };
+    e2e::run_on(name, Box::new(prosody), |site| story(site, &mut postgres));
+}
+
+fn node<'a>(site: &'a Site, name: &str, postgres: &Postgres) -> Orchestrator<'a> {
+    site.orchestrator().named(name).sharing(postgres).config("[limits]\nheartbeat_s = 1").start()
+}
+
+fn agent<'a>(site: &'a Site, name: &str, parallel: u32) -> Agent<'a> {
+    site.agent(name)
+        .config(&format!("max_parallel_jobs = {parallel}\nkill_grace_seconds = 1"))
+        .file("wait.ini", &descriptor("Wait", "wait.sh", ""))
+        .file("wait.sh", WAITING)
+        .file("stubborn.ini", &descriptor("Stubborn", "stubborn.sh", ""))
+        .file("stubborn.sh", STUBBORN)
+        .start()
+}
+
+const BOTH: &[&str] = &["test:Stubborn", "test:Wait"];
+
+fn submit(wps: &mut Wps, count: usize) -> Vec<String> {
+    (0..count).map(|_| wps.submit(&Execute::new("test:Wait").stored())).collect()
+}
+
+/// The status document of a job, on this node.
+fn at(wps: &Wps, location: &str) -> String {
+    wps.here(location)
+}
+
+fn succeeded_everywhere(nodes: &mut [&mut Wps], location: &str) {
+    for wps in nodes {
+        let here = at(wps, location);
+        assert_eq!(wps.wait_until(&here, LONG, Status::is_final), Status::Succeeded);
+        let response = document(&wps.fetch(&here), "ExecuteResponse");
+        let text = output(&response, "result").text_of("ComplexData").expect("a result");
+        assert!(text.ends_with("wait.sh"), "{text}");
+    }
+}
+
+#[test]
+fn any_node_serves_any_client() {
+    cluster("any-node", |site, postgres| {
+        site.expect_warning("test:Stubborn");
+        let (a, b) = (node(site, "a", postgres), node(site, "b", postgres));
+        let agent = agent(site, "one", 4);
+        a.wait_for(BOTH);
+        b.wait_for(BOTH);
+        let (mut at_a, mut at_b) = (a.wps(), b.wps());
+
+        // Seen while it runs and when it has ended, wherever it was accepted.
+        let job = submit(&mut at_a, 1).remove(0);
+        let seen = at(&at_b, &job);
+        at_b.wait_until(&seen, LONG, |status| matches!(status, Status::Started(1..)));
+        agent.write("release", "");
+        succeeded_everywhere(&mut [&mut at_a, &mut at_b], &job);
+
+        // Given up on the other node.
+        let stubborn = at_a.submit(&Execute::new("test:Stubborn").stored());
+        at_a.wait_until(&stubborn, LONG, |status| matches!(status, Status::Started(_)));
+        let there = at(&at_b, &stubborn);
+        assert_eq!(at_b.dismiss(&there).status, 200);
+        for (wps, location) in [(&mut at_a, &stubborn), (&mut at_b, &there)] {
+            let last = wps.wait_until(location, LONG, Status::is_final);
+            assert!(matches!(&last, Status::Failed(text) if text.contains("dismissed")), "{last:?}");
+        }
+    });
+}
+
+#[test]
+fn the_jobs_of_a_killed_node_end_on_the_other_within_seconds() {
+    cluster("killed-node", |site, postgres| {
+        site.expect_warning("no sign of life");
+        let (a, b) = (node(site, "a", postgres), node(site, "b", postgres));
+        let agents = [agent(site, "one", 3), agent(site, "two", 3)];
+        a.wait_for(BOTH);
+        b.wait_for(BOTH);
+        e2e::wait_until(LONG, || (a.agents_present(2) && b.agents_present(2)).then_some(()))
+            .expect("both nodes see both agents");
+        let (mut at_a, mut at_b) = (a.wps(), b.wps());
+
+        // Six run and four wait; the agents share their places among the nodes.
+        let of_a = submit(&mut at_a, 8);
+        let of_b = submit(&mut at_b, 2);
+        for job in &of_a[..6] {
+            at_a.wait_until(job, LONG, |status| matches!(status, Status::Started(_)));
+        }
+        let ended_alone = &of_a[0];
+        a.kill();
+        // Ends while its owner is dead.
+        for agent in &agents {
+            agent.write("release", "");
+        }
+        let begun = Instant::now();
+        for job in of_a.iter().chain(&of_b) {
+            let here = at(&at_b, job);
+            assert_eq!(at_b.wait_until(&here, LONG, Status::is_final), Status::Succeeded, "{job}");
+        }
+        let took = begun.elapsed();
+        e2e::tell(&format!(
+            "10 jobs ended {:.1} s after the death of a node with a lease of 2 s",
+            took.as_secs_f64()
+        ));
+        assert!(took < Duration::from_secs(30), "{took:?}");
+        succeeded_everywhere(&mut [&mut at_b], ended_alone);
+    });
+}
+
+#[test]
+fn a_node_that_stops_in_order_hands_its_jobs_over_at_once_and_one_that_returns_serves_again() {
+    cluster("handed-over", |site, postgres| {
+        let (a, b) = (node(site, "a", postgres), node(site, "b", postgres));
+        let agent = agent(site, "one", 4);
+        a.wait_for(BOTH);
+        b.wait_for(BOTH);
+        let (mut at_a, mut at_b) = (a.wps(), b.wps());
+        let jobs = submit(&mut at_a, 3);
+        for job in &jobs {
+            at_a.wait_until(job, LONG, |status| matches!(status, Status::Started(_)));
+        }
+        a.stop();
+        agent.write("release", "");
+        for job in &jobs {
+            let here = at(&at_b, job);
+            assert_eq!(at_b.wait_until(&here, LONG, Status::is_final), Status::Succeeded);
+        }
+        let a = node(site, "a", postgres);
+        a.wait_for(BOTH);
+        let mut at_a = a.wps();
+        for job in &jobs {
+            succeeded_everywhere(&mut [&mut at_a, &mut at_b], job);
+        }
+    });
+}
+
+#[test]
+fn a_stopped_node_that_goes_on_writes_nothing_and_serves_again() {
+    cluster("fenced-node", |site, postgres| {
+        for text in ["no sign of life", "taken the jobs of this one over", "agent", "XMPP", "management room"]
+        {
+            site.expect_warning(text);
+        }
+        let (a, b) = (node(site, "a", postgres), node(site, "b", postgres));
+        let agent = agent(site, "one", 4);
+        a.wait_for(BOTH);
+        b.wait_for(BOTH);
+        let (mut at_a, mut at_b) = (a.wps(), b.wps());
+        let jobs = submit(&mut at_a, 3);
+        for job in &jobs {
+            at_a.wait_until(job, LONG, |status| matches!(status, Status::Started(_)));
+        }
+        a.program().signal(Signal::STOP);
+        // Its lease is over: the other node has the jobs, and they end there.
+        e2e::wait_until(LONG, || b.program().log().contains("are taken over").then_some(()))
+            .expect("taken over");
+        agent.write("release", "");
+        for job in &jobs {
+            let here = at(&at_b, job);
+            assert_eq!(at_b.wait_until(&here, LONG, Status::is_final), Status::Succeeded);
+        }
+        a.program().signal(Signal::CONT);
+        e2e::wait_until(LONG, || a.program().log().contains("in service again").then_some(()))
+            .expect("a serves");
+        a.wait_for(BOTH);
+        let mut at_a = a.wps();
+        let more = submit(&mut at_a, 1).remove(0);
+        succeeded_everywhere(&mut [&mut at_a, &mut at_b], &more);
+        for job in &jobs {
+            succeeded_everywhere(&mut [&mut at_a], job);
+        }
+    });
+}
+
+#[test]
+fn while_the_database_is_away_clients_are_told_so_and_nothing_is_lost() {
+    cluster("database-away", |site, postgres| {
+        for text in ["store", "database", "progress", "dismissals", "without an owner"] {
+            site.expect_warning(text);
+        }
+        let a = node(site, "a", postgres);
+        let agent = agent(site, "one", 4);
+        a.wait_for(BOTH);
+        let mut at_a = a.wps();
+        let jobs = submit(&mut at_a, 2);
+        for job in &jobs {
+            at_a.wait_until(job, LONG, |status| matches!(status, Status::Started(_)));
+        }
+        postgres.kill();
+        let refused = at_a.post(&Execute::new("test:Wait").stored().to_xml());
+        assert_eq!(refused.status, 503, "{}", refused.text());
+        assert!(refused.text().contains("ServerBusy") && refused.text().contains("try again later"));
+        // They end while nobody can store it.
+        agent.write("release", "");
+        postgres.restart();
+        for job in &jobs {
+            assert_eq!(at_a.wait_until(job, LONG, Status::is_final), Status::Succeeded);
+        }
+        let again = e2e::wait_until(LONG, || {
+            let answer = at_a.post(&Execute::new("test:Wait").raw("result").to_xml());
+            (answer.status == 200).then_some(answer)
+        });
+        assert!(again.expect("new jobs are taken").text().ends_with("wait.sh"));
+    });
+}
