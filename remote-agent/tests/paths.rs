@@ -157,6 +157,8 @@ fn manner(disk: &Disk) -> Manner {
         grace: Duration::from_secs(1),
         log_limit_bytes: 1,
         hidden_variables: Vec::new(),
+        run_as: None,
+        cgroup: None,
     }
 }
 
