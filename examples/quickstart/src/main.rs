@@ -10,6 +10,7 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,9 @@ use wps_remote_agent::config::AgentConfig;
 use wps_remote_agent::driver::AtStop;
 
 use crate::site::Site;
+
+/// An end that takes longer is explained.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// Everything in one process: orchestrator, embedded XMPP server, agent, ready services.
 #[derive(Debug, Parser)]
@@ -81,8 +85,9 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     // Jobs outlive an agent on purpose. Here, where everything is temporary, they end with it.
     let options = wps_remote_agent::Options { at_stop: AtStop::EndJobs, ..wps_remote_agent::Options::new()? };
     let agent_stop = CancellationToken::new();
-    let agent =
-        tokio::spawn(wps_remote_agent::run(AgentConfig::load(&agent_config)?, options, agent_stop.clone()));
+    let agent_config = AgentConfig::load(&agent_config)?;
+    let grace = agent_config.kill_grace.as_secs();
+    let agent = tokio::spawn(wps_remote_agent::run(agent_config, options, agent_stop.clone()));
 
     let told = tokio::select! {
         told = story::tell(orchestrator.http, &site, arguments.once) => told,
@@ -90,11 +95,25 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     };
 
     agent_stop.cancel();
-    let agent = agent.await?;
+    let waits = format!("stopping: running jobs are asked to end, and ended by force after {grace} s");
+    let agent = unless_quick(agent, &waits).await?;
     shutdown.cancel();
-    orchestrator.ended().await;
+    unless_quick(orchestrator.ended(), "stopping: the orchestrator answers its last requests").await;
     agent?;
     told
+}
+
+/// Waits, and says for what if it takes long enough for somebody to wonder.
+async fn unless_quick<T>(end: impl Future<Output = T>, waits: &str) -> T {
+    let mut end = std::pin::pin!(end);
+    match tokio::time::timeout(PATIENCE, &mut end).await {
+        Ok(value) => value,
+        Err(_) => {
+            // A closed standard output is no reason to stop differently.
+            let _ = story::say(waits);
+            end.await
+        }
+    }
 }
 
 /// Resolves on Ctrl-C and on SIGTERM.

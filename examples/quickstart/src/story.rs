@@ -140,6 +140,6 @@ fn installed(program: &str) -> bool {
 }
 
 /// One line for the user.
-fn say(text: &str) -> std::io::Result<()> {
+pub fn say(text: &str) -> std::io::Result<()> {
     writeln!(std::io::stdout(), "{text}")
 }

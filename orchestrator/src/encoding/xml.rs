@@ -187,6 +187,10 @@ impl<'a> Cursor<'a> {
                     self.leave();
                     return Ok(None);
                 }
+                // Characters do not count here, but a reference to nothing makes the document wrong (XML 1.0 §4.1).
+                Event::GeneralRef(reference) => {
+                    referenced(&reference)?;
+                }
                 Event::Eof => return Err(self.truncated()),
                 _ => {}
             }

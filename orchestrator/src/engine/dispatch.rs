@@ -142,6 +142,7 @@ impl Engine {
             attempt: job.attempts,
             sent: now,
         };
+        job.agent = Some(execution.agent.clone());
         job.state = JobState::Dispatched { execution: execution.clone() };
         job.note(now, LogLevel::Info, format!("sent to the agent `{agent}`"));
         let request = Request {
@@ -199,6 +200,7 @@ impl Engine {
         }
         let live = job.state.execution().cloned();
         job.attempts = job.attempts.saturating_sub(1);
+        job.agent = None;
         job.note(now, LogLevel::Info, format!("the agent `{from}` refused the job: {}", refusal.text));
         match refusal.reason {
             RefusalReason::Undeliverable => {

@@ -158,6 +158,9 @@ pub struct Job {
     pub expires: Option<Timestamp>,
     /// Attempts so far.
     pub attempts: u8,
+    /// The agent of the last attempt, also when the job has ended.
+    #[serde(default)]
+    pub agent: Option<AgentId>,
     /// Grows with each stored change.
     pub version: u64,
 }

@@ -235,6 +235,7 @@ impl Engine {
                 log: Vec::new(),
                 expires: None,
                 attempts: 0,
+                agent: None,
                 version: 0,
             },
         );

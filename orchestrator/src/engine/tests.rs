@@ -410,6 +410,10 @@ proptest! {
                             prop_assert!(!old.state.is_final(), "a final state changed");
                             prop_assert!(job.version > old.version);
                         }
+                        if let Some(execution) = job.state.execution() {
+                            prop_assert_eq!(job.agent.as_ref(), Some(&execution.agent));
+                        }
+                        prop_assert!(job.agent.is_some() || !matches!(job.state, JobState::Successful { .. }), "the agent is forgotten");
                         saved_now.insert(job.id);
                         stored.insert(job.id, *job);
                     }

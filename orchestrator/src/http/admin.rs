@@ -105,7 +105,9 @@ fn job(job: &Job) -> Value {
         };
         set("started", job.started.map(iso_time));
         set("finished", job.finished().map(iso_time));
-        set("agent", job.state.execution().map(|execution| execution.agent.to_string()));
+        // A job that was stored by a version that did not keep the agent still has it while it runs.
+        let agent = job.agent.as_ref().or_else(|| job.state.execution().map(|execution| &execution.agent));
+        set("agent", agent.map(ToString::to_string));
         let message = match &job.state {
             JobState::Accepted { waiting } => Some(waiting.to_string()),
             JobState::Running { execution, lost_since: Some(since), .. } => {

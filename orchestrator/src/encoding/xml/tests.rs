@@ -97,6 +97,24 @@ fn what_is_dangerous_or_broken_is_refused() {
     assert_eq!(content(latin), Err(XmlError::Encoding("ISO-8859-1".into())));
 }
 
+/// XML 1.0 §4.1, "Entity Declared": a reference is a fault wherever it stands, also where nobody reads the characters.
+#[test]
+fn an_unknown_entity_between_elements_is_refused() {
+    let walk = |document: &str| {
+        let mut cursor = Cursor::new(document.as_bytes())?;
+        cursor.root()?;
+        while cursor.child()?.is_some() {
+            cursor.skip()?;
+        }
+        cursor.finish()
+    };
+    for document in ["<a>&foo;<b/></a>", "<a><b/>&foo;</a>", "<a><b/>&foo;<c/></a>", "<a><b>&foo;</b></a>"] {
+        assert_eq!(walk(document), Err(XmlError::Entity("foo".into())), "{document}");
+    }
+    assert_eq!(walk("<a>&#1;<b/></a>"), Err(XmlError::Character(1)));
+    assert_eq!(walk("<a>&#x20;<b/>&lt;</a>"), Ok(()), "known ones are characters, which are ignored there");
+}
+
 #[test]
 fn depth_attributes_and_elements_are_bounded() {
     let deep = "<a>".repeat(20_000);
