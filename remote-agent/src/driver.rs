@@ -10,12 +10,14 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-use wps_remote_protocol::{ExecutionId, ProcessId, Request};
+use wps_remote_protocol::{ExecutionId, LogLevel, ProcessId, Request};
 use wps_remote_xmpp::muc::MucEvent;
 
 use crate::descriptor::ServiceDescriptor;
 use crate::engine::{Action, Actions, Answer, Engine, Event, Measured, Peer};
+use crate::execution::stdout::Counts;
 use crate::execution::{self, Begin, Host};
+use crate::habits::Habits;
 use crate::prepare::{self, Manner};
 use crate::session::{Delivered, Inbound, Session};
 use crate::workdir::{Ending, Found, WorkdirError};
@@ -60,6 +62,9 @@ pub struct Driver {
     manner: Manner,
     offered: HashMap<ProcessId, Arc<ServiceDescriptor>>,
     aborts: HashMap<ExecutionId, CancellationToken>,
+    /// When each live job was accepted, in milliseconds since 1970, and which rules its output met once that is known.
+    read: HashMap<ExecutionId, (i64, Counts)>,
+    habits: Habits,
     executions: JoinSet<()>,
     events: execution::Events,
     happenings: Option<mpsc::Receiver<(ExecutionId, execution::Event)>>,
@@ -73,6 +78,7 @@ impl Driver {
     pub fn new(engine: Engine, session: Session, host: Arc<Host>, manner: Manner) -> Self {
         let (events, happenings) = mpsc::channel(EVENTS);
         let begun = Instant::now();
+        let habits = Habits::open(host.control.root());
         Self {
             engine,
             session,
@@ -80,6 +86,8 @@ impl Driver {
             manner,
             offered: HashMap::new(),
             aborts: HashMap::new(),
+            read: HashMap::new(),
+            habits,
             executions: JoinSet::new(),
             events,
             happenings: Some(happenings),
@@ -106,6 +114,7 @@ impl Driver {
                     let peer = Peer(record.originator.clone());
                     self.engine.adopt(id.clone(), record.process.clone(), peer, record.weight);
                     let rules = prepare::stored_rules(&record.rules);
+                    self.read.insert(id.clone(), (record.accepted_ms, Counts::default()));
                     self.spawn(id, Begin::Adopted { folder, record, rules });
                 }
                 Found::Ended(_, record, ending) => {
@@ -151,6 +160,11 @@ impl Driver {
                     self.announce = false;
                     self.announced_at = Instant::now();
                     self.session.announce(self.engine.load());
+                    if let Some(habits) = self.habits.to_save() {
+                        self.executions.spawn(async move {
+                            let _ = spawn_blocking(move || habits.save()).await;
+                        });
+                    }
                 }
                 () = until(next_tick) => {}
             }
@@ -164,6 +178,9 @@ impl Driver {
             );
         }
         self.executions.abort_all();
+        if let Some(habits) = self.habits.to_save() {
+            let _ = spawn_blocking(move || habits.save()).await;
+        }
         self.session.close().await;
     }
 
@@ -263,8 +280,16 @@ impl Driver {
             execution::Event::Started => Event::Started,
             execution::Event::Progress(percent) => Event::Progress(percent),
             execution::Event::Log(level, text) => Event::Log(level, text),
+            execution::Event::Read(counts) => {
+                debug!(execution.id = %id, "output read: {counts}");
+                if let Some((_, read)) = self.read.get_mut(&id) {
+                    *read = counts;
+                }
+                return;
+            }
             execution::Event::Ended(ending) => {
                 self.aborts.remove(&id);
+                self.compare(&id, matches!(ending, Ending::Completed(_)));
                 self.make_durable_later(id.clone());
                 let process = self.engine.process_of(&id).map(ToString::to_string).unwrap_or_default();
                 match &ending {
@@ -293,6 +318,27 @@ impl Driver {
         } else {
             self.engine.disowned(&answer.by, &answer.execution, &mut out);
         }
+        self.perform(out);
+    }
+
+    /// Compares what a job that ended well has printed with what the service's jobs usually print. What is odd goes to our log
+    /// and, ahead of the ending, to that of the job.
+    fn compare(&mut self, id: &ExecutionId, well: bool) {
+        let Some((accepted_ms, counts)) = self.read.remove(id) else { return };
+        let Some(descriptor) = self.engine.process_of(id).and_then(|process| self.offered.get(process))
+        else {
+            return;
+        };
+        if !well {
+            return;
+        }
+        let took = Duration::from_millis(u64::try_from(wall_clock_ms() - accepted_ms).unwrap_or(0));
+        let tells = descriptor.rules.tells_progress();
+        let Some(odd) = self.habits.note(&descriptor.id, tells, &counts, took) else { return };
+        warn!(execution.id = %id, process.id = %descriptor.id, file = %descriptor.source.display(), "{odd}");
+        let now = self.now();
+        let mut out = Actions::new();
+        self.engine.happened(id, Event::Log(LogLevel::Warning, odd), now, &mut out);
         self.perform(out);
     }
 
@@ -326,6 +372,7 @@ impl Driver {
         let Some(descriptor) = self.offered.get(&request.process).cloned() else { return };
         let execution = request.execution.clone();
         info!(execution.id = %execution, process.id = %request.process, orchestrator = %from, "taken");
+        self.read.insert(execution.clone(), (wall_clock_ms(), Counts::default()));
         let manner = self.manner.clone();
         let originator = from.0.clone();
         let control_folder = self.host.control.folder(&execution).path().to_owned();

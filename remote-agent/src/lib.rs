@@ -25,6 +25,7 @@ pub mod driver;
 pub mod engine;
 pub mod execution;
 pub mod explain;
+pub mod habits;
 pub mod load;
 pub mod outputs;
 pub mod prepare;

@@ -156,6 +156,15 @@ pub enum Decision {
     Unmatched,
 }
 
+/// By what a record was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// The rule with this index.
+    Rule(usize),
+    /// The preset progress bar.
+    Preset,
+}
+
 /// The rules of one descriptor, in order.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
@@ -196,6 +205,11 @@ impl Rules {
         Self { rules, ..Self::default() }
     }
 
+    /// Whether any record could tell the progress.
+    pub fn tells_progress(&self) -> bool {
+        self.preset.is_some() || self.rules.iter().any(|rule| rule.action == RuleAction::Progress)
+    }
+
     /// The text of a record's bytes.
     pub fn decode(&self, bytes: &[u8]) -> String {
         match self.encoding {
@@ -206,20 +220,25 @@ impl Rules {
 
     /// What a finished record means.
     pub fn decide(&self, record: &str) -> Decision {
+        self.decide_by(record).0
+    }
+
+    /// What a finished record means, and by what that was decided.
+    pub fn decide_by(&self, record: &str) -> (Decision, Option<By>) {
         let record = record.trim();
         if let Some(preset @ (Preset::Gdal | Preset::Otb)) = self.preset
             && let Some(percent) = preset.percent(record)
         {
-            return Decision::Progress(percent);
+            return (Decision::Progress(percent), Some(By::Preset));
         }
-        let decision = self.by_rules(record);
+        let (decision, by) = self.by_rules(record);
         if matches!(decision, Decision::Ignore | Decision::Unmatched)
             && self.preset == Some(Preset::Percent)
             && let Some(percent) = Preset::Percent.percent(record)
         {
-            return Decision::Progress(percent);
+            return (Decision::Progress(percent), Some(By::Preset));
         }
-        decision
+        (decision, by)
     }
 
     /// The progress that a record tells which has not ended yet (a bar that grows on its line).
@@ -228,7 +247,7 @@ impl Rules {
         if let Some(percent) = self.preset.and_then(|preset| preset.percent(record)) {
             return Some(percent);
         }
-        match self.by_rules(record) {
+        match self.by_rules(record).0 {
             Decision::Progress(percent) => Some(percent),
             Decision::NoNumber(_)
             | Decision::Log(..)
@@ -238,11 +257,11 @@ impl Rules {
         }
     }
 
-    fn by_rules(&self, record: &str) -> Decision {
-        for rule in &self.rules {
+    fn by_rules(&self, record: &str) -> (Decision, Option<By>) {
+        for (index, rule) in self.rules.iter().enumerate() {
             let Some(groups) = rule.pattern.groups(record) else { continue };
             let group = |index| groups.get(index).map(str::trim);
-            return match rule.action {
+            let decision = match rule.action {
                 RuleAction::Ignore => Decision::Ignore,
                 RuleAction::Progress => {
                     let text = group(1).unwrap_or_default();
@@ -260,8 +279,9 @@ impl Rules {
                     Decision::Abort(text.unwrap_or(record).to_owned())
                 }
             };
+            return (decision, Some(By::Rule(index)));
         }
-        Decision::Unmatched
+        (Decision::Unmatched, None)
     }
 }
 

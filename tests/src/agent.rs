@@ -121,6 +121,14 @@ impl<'a> Agent<'a> {
         self.site.forget(&self.program);
     }
 
+    /// Stops it in order and starts it again with the same configuration.
+    pub fn stop_and_restart(self) -> Self {
+        let status = self.program.stop();
+        assert!(status.success(), "{} ended with {status}:\n{}", self.name, self.program.tail());
+        self.site.forget(&self.program);
+        Self::launch(self.site, &self.name, self.file, self.services)
+    }
+
     /// Kills it (SIGKILL) and starts it again with the same configuration.
     pub fn kill_and_restart(self) -> Self {
         self.program.kill();

@@ -152,6 +152,7 @@ fn show_event(event: &Event, format: Format) {
         Event::Log(level, line) => {
             (format!("log       {level}: {line}"), json!({ "event": "log", "level": level, "text": line }))
         }
+        Event::Read(counts) => (format!("output    {counts}"), json!({ "event": "read", "counts": counts })),
         Event::Ended(_) => return,
     };
     say(&if format == Format::Text { text } else { json.to_string() });

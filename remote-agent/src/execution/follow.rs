@@ -90,6 +90,7 @@ pub(super) async fn follow(
     {
         asked = Asked::ByRule(reason);
     }
+    let _ = events.send((execution.clone(), Event::Read(reader.counts()))).await;
     let last_lines = reader.tail();
     let mut rules = reader.into_rules();
     let shared = host.shared.clone();

@@ -28,7 +28,7 @@ use tracing::info;
 use wps_remote_protocol::{ErrorKind, ExecutionError, ExecutionId, LogLevel};
 
 pub use self::forks::Forks;
-use self::stdout::Decide;
+use self::stdout::{Counts, Decide};
 use self::supervisor::Supervisor;
 use crate::supervise::{self, record::RunAs};
 use crate::workdir::{Control, Ending, Folder, Record, WorkdirError};
@@ -88,6 +88,8 @@ pub enum Event {
     Progress(f64),
     /// A line for the job's log.
     Log(LogLevel, String),
+    /// Its output was read to the end and met these rules; comes before the ending of a program that ran.
+    Read(Counts),
     /// It is over; the last event.
     Ended(Ending),
 }

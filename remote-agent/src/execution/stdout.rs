@@ -76,9 +76,76 @@ pub enum Line {
     Abort(String),
 }
 
+/// How many records of an output met which kind of rule.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    /// All that were not empty.
+    pub records: u64,
+    /// Told how far the program is; a bar that grows on its line counts each time it was looked at.
+    pub progress: u64,
+    /// Met a progress rule, but held no number.
+    pub no_number: u64,
+    /// Were lines for the job's log.
+    pub log: u64,
+    /// Asked for the end.
+    pub abort: u64,
+    /// Were to be ignored.
+    pub ignored: u64,
+    /// Met no rule.
+    pub unmatched: u64,
+}
+
+impl Counts {
+    fn note(&mut self, verdict: &Verdict) {
+        self.records += 1;
+        *match verdict {
+            Verdict::Progress(_) => &mut self.progress,
+            Verdict::BadProgress(_) => &mut self.no_number,
+            Verdict::Log(..) => &mut self.log,
+            Verdict::Abort(_) => &mut self.abort,
+            Verdict::Ignore => &mut self.ignored,
+            Verdict::Unmatched => &mut self.unmatched,
+        } += 1;
+    }
+
+    /// Adds those of another output.
+    pub fn add(&mut self, other: &Self) {
+        self.records = self.records.saturating_add(other.records);
+        self.progress = self.progress.saturating_add(other.progress);
+        self.no_number = self.no_number.saturating_add(other.no_number);
+        self.log = self.log.saturating_add(other.log);
+        self.abort = self.abort.saturating_add(other.abort);
+        self.ignored = self.ignored.saturating_add(other.ignored);
+        self.unmatched = self.unmatched.saturating_add(other.unmatched);
+    }
+}
+
+impl std::fmt::Display for Counts {
+    /// `12 lines: 3 progress, 9 unmatched`; kinds that did not occur are left out.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.records, if self.records == 1 { "line" } else { "lines" })?;
+        let kinds = [
+            (self.progress, "progress"),
+            (self.no_number, "progress without a number"),
+            (self.log, "log"),
+            (self.abort, "abort"),
+            (self.ignored, "ignored"),
+            (self.unmatched, "unmatched"),
+        ];
+        let mut separator = ": ";
+        for (count, kind) in kinds.into_iter().filter(|(count, _)| *count > 0) {
+            write!(f, "{separator}{count} {kind}")?;
+            separator = ", ";
+        }
+        Ok(())
+    }
+}
+
 /// Reads one program's output.
 pub struct Reader {
     rules: Box<dyn Decide>,
+    counts: Counts,
     records: Records,
     tail: Tail,
     progress: ProgressGate,
@@ -93,6 +160,7 @@ impl Reader {
     pub fn new(rules: Box<dyn Decide>, now: Duration) -> Self {
         Self {
             rules,
+            counts: Counts::default(),
             records: Records::default(),
             tail: Tail::default(),
             progress: ProgressGate::default(),
@@ -115,7 +183,9 @@ impl Reader {
                 continue;
             }
             self.tail.push(record);
-            let verdict = match (self.rules.decide(record, false), self.rules.logs_unmatched()) {
+            let verdict = self.rules.decide(record, false);
+            self.counts.note(&verdict);
+            let verdict = match (verdict, self.rules.logs_unmatched()) {
                 (Verdict::Unmatched, Some(level)) => Verdict::Log(level, record.to_owned()),
                 (verdict, _) => verdict,
             };
@@ -133,6 +203,7 @@ impl Reader {
             self.looked_at = unfinished.len();
             let record = self.rules.decode(unfinished).trim().to_owned();
             if let Verdict::Progress(percent) = self.rules.decide(&record, true) {
+                self.counts.progress += 1;
                 self.act(Verdict::Progress(percent), now, false, out);
             }
         }
@@ -145,6 +216,11 @@ impl Reader {
         self.feed(b"\n", now, false, out);
         out.extend(self.progress.flush().map(Line::Progress));
         out.extend(self.bucket.flush().map(|text| Line::Log(LogLevel::Warning, text)));
+    }
+
+    /// Which rules the records have met so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// The last lines, for the text of a failure.
@@ -212,14 +288,15 @@ pub fn filter(mut from: impl Read, mut to: impl Write, rules: &mut dyn Decide) -
 }
 
 /// Cuts bytes at LF, CRLF or a lone CR.
-#[derive(Default)]
-struct Records {
+#[derive(Debug, Default)]
+pub struct Records {
     buffer: Vec<u8>,
     after_cr: bool,
 }
 
 impl Records {
-    fn push(&mut self, mut bytes: &[u8], complete: &mut Vec<Vec<u8>>) {
+    /// Takes bytes; the records that end in them are added to `complete`.
+    pub fn push(&mut self, mut bytes: &[u8], complete: &mut Vec<Vec<u8>>) {
         while let Some(first) = bytes.first() {
             if std::mem::take(&mut self.after_cr) && *first == b'\n' {
                 bytes = &bytes[1..];
@@ -236,7 +313,8 @@ impl Records {
         }
     }
 
-    fn unfinished(&self) -> &[u8] {
+    /// The beginning of a record that has not ended yet.
+    pub fn unfinished(&self) -> &[u8] {
         &self.buffer
     }
 }
@@ -442,6 +520,19 @@ mod tests {
         reader.feed(b"later\n", ms(1000), false, &mut out);
         assert_eq!(out[21..], [log("later")]);
         assert!(reader.tail().starts_with("line 801\n") && reader.tail().ends_with("\nlater"));
+    }
+
+    #[test]
+    fn records_are_counted_by_what_they_met() {
+        let mut reader = Reader::new(rules(), ms(0));
+        let mut out = Vec::new();
+        reader.feed(b"p 1\rp x\n\n  \ni\nword\na end", ms(0), true, &mut out);
+        reader.finish(ms(0), &mut out);
+        let expected =
+            Counts { records: 5, progress: 1, no_number: 1, log: 1, abort: 1, ignored: 1, unmatched: 0 };
+        assert_eq!(reader.counts(), expected, "also what a former agent has told");
+        let text = "5 lines: 1 progress, 1 progress without a number, 1 log, 1 abort, 1 ignored";
+        assert_eq!(expected.to_string(), text);
     }
 
     #[test]
