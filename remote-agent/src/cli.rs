@@ -1,5 +1,6 @@
 //! The command line of `wps-remote-agent`: arguments into calls, results into exit codes. The work is done elsewhere.
 
+mod fault;
 mod looking;
 mod try_run;
 
@@ -19,6 +20,8 @@ use crate::{Options, RunError};
 
 /// The job or the descriptor failed.
 const FAILED: u8 = 1;
+/// The call is wrong: unknown options, a file that is not there, inputs that are no JSON.
+const WRONG_CALL: u8 = 2;
 /// Configuration or start failed; the number is that of the old agent.
 const CANNOT_START: u8 = 100;
 /// Failed while running; the number is that of the old agent.
@@ -31,7 +34,18 @@ Examples:
   wps-remote-agent try echo.ini --input text='a b'     run one locally, without XMPP
   wps-remote-agent run -r /etc/wps-remote-agent/remote.config
 
-Exit codes: 0 well; 1 the job or a descriptor failed; 2 wrong call; 100 configuration or start failed; 101 failed while running.";
+Exit codes: 0 well; 1 the job or a descriptor failed; 2 wrong call (unknown option, missing file, bad --inputs);
+100 configuration or start failed; 101 failed while running.";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  wps-remote-agent check services/ -r remote.config       everything, with what the agent lends
+  wps-remote-agent check services/ --format json --strict for CI: fails on warnings, too
+  wps-remote-agent check contour.ini --log stdout.log     which line met which rule, which rules never matched
+  wps-remote-agent check contour.ini --log old.log --encoding latin1 --summary
+
+Exit codes: 0 all can be used; 1 one cannot (with --strict: or has a warning, or a rule never matched); 2 wrong call;
+100 remote.config cannot be used.";
 
 /// Turns the INI service descriptors of a folder into processes that an orchestrator can run.
 #[derive(Debug, Parser)]
@@ -70,9 +84,9 @@ enum Command {
     /// SIGTERM and Ctrl-C stop the agent in order: it leaves the room, its jobs go on under their supervisors and are
     /// taken over at the next start.
     Run(Run),
-    /// Explain descriptors and every fault in them
-    #[command(after_help = "Example: wps-remote-agent check services/*/service.ini --format json")]
-    Check(Looking),
+    /// Explain descriptors and every fault in them, or try their rules on a log
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(Check),
     /// Show what would be announced of descriptors
     Describe(Looking),
     /// Run one descriptor here, without XMPP: shows the command line, progress, log and outputs
@@ -111,6 +125,34 @@ pub(crate) struct Looking {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) looking: Looking,
+    /// Warnings count as faults (exit code 1)
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Run the `[Logging]` rules of the descriptor over this log; `-` is standard input
+    #[arg(long, value_name = "LOG")]
+    pub(crate) log: Option<PathBuf>,
+    /// Encoding of the log, instead of the descriptor's `stdout_encoding`
+    #[arg(long, value_enum, requires = "log")]
+    pub(crate) encoding: Option<LogEncoding>,
+    /// Of the log, show the counts only
+    #[arg(long, requires = "log")]
+    pub(crate) summary: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogEncoding {
+    /// UTF-8; what is not becomes U+FFFD
+    #[value(name = "utf-8", alias = "utf8")]
+    Utf8,
+    /// ISO 8859-1
+    #[value(name = "latin1", alias = "iso-8859-1")]
+    Latin1,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Try {
     /// The descriptor
     #[arg(value_name = "FILE")]
@@ -127,6 +169,9 @@ pub(crate) struct Try {
     /// The agent's configuration, for what it lends to descriptors
     #[arg(short = 'r', long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// Keep the run's private folder instead of removing it
+    #[arg(long)]
+    pub(crate) keep: bool,
     /// Start nothing, write nothing: show what would be done
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -137,8 +182,14 @@ pub(crate) struct Try {
 
 /// Runs the program with these arguments, the program's name included.
 pub fn main(args: Vec<OsString>) -> ExitCode {
+    let json = fault::wants_json(&args);
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
+        Err(error) if json && error.use_stderr() => {
+            let text = error.render().to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text).trim();
+            return fault::Fault::call(text).tell(Format::Json);
+        }
         Err(error) => {
             // clap knows whether it is help (standard output, 0) or a fault (standard error, 2).
             let _ = error.print();
@@ -148,7 +199,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     start_log(&cli);
     match cli.command {
         Command::Run(run) => serve(run),
-        Command::Check(looking) => looking::check(&looking),
+        Command::Check(wanted) => looking::check(&wanted),
         Command::Describe(looking) => looking::describe(&looking),
         Command::Try(wanted) => match runtime() {
             Ok(runtime) => runtime.block_on(try_run::run(&wanted)),
@@ -236,9 +287,10 @@ fn start_log(cli: &Cli) {
     // Commands that answer on the terminal only log what is wrong, unless more is asked for.
     let serving = matches!(cli.command, Command::Run(_));
     let level = match (cli.verbose, serving) {
-        (0, true) => "info",
+        // Of every folder that is removed the library that watches them says that its watch is gone, too.
+        (0, true) => "info,notify=warn",
         (0, false) => "warn",
-        (1, _) => "info,wps_remote_agent=debug,wps_remote_xmpp=debug",
+        (1, _) => "info,notify=warn,wps_remote_agent=debug,wps_remote_xmpp=debug",
         (_, _) => "debug,wps_remote_agent=trace,wps_remote_xmpp=trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));

@@ -1,6 +1,8 @@
 //! Explains descriptors to the people who write them: what each key means here, what would be announced, what would be run,
 //! and every fault with its place and remedy. Gives texts and JSON; prints nothing, starts nothing.
 
+pub mod doctor;
+pub mod log;
 mod meanings;
 mod sample;
 #[cfg(test)]
@@ -35,10 +37,13 @@ pub struct Explanation {
     pub json: Json,
     /// Whether the file can be used; a missing program does not count, since it may come.
     pub usable: bool,
+    /// Whether there is anything to warn of.
+    pub warned: bool,
 }
 
-/// Explains a descriptor key by key, with its command line for sample inputs and every fault.
-pub fn check(file: &Path, bytes: &[u8], context: &LoadContext) -> Explanation {
+/// Explains a descriptor key by key, with its command line for sample inputs, every fault, and what is likely to go wrong on
+/// this host. `others` is said of it because of other files.
+pub fn check(file: &Path, bytes: &[u8], context: &LoadContext, others: &[Finding]) -> Explanation {
     let loaded = load_descriptor(file, bytes, context);
     let document = read_document(file, bytes, context).ok();
     let mut text = String::new();
@@ -57,10 +62,13 @@ pub fn check(file: &Path, bytes: &[u8], context: &LoadContext) -> Explanation {
     }
     let mut json = json!({
         "file": file,
+        "kind": "descriptor",
         "usable": loaded.is_ok(),
         "dialect": document.as_ref().map(|(dialect, _)| format!("{dialect:?}")),
+        "process": null, "active": null, "description": null, "sample": null, "held": null,
         "keys": keys.iter().flatten().map(Key::json).collect::<Vec<_>>(),
     });
+    let mut warned = true;
     match &loaded {
         Ok(descriptor) => {
             text.push_str(&about(descriptor));
@@ -68,19 +76,38 @@ pub fn check(file: &Path, bytes: &[u8], context: &LoadContext) -> Explanation {
             put(&mut json, "process", json!(descriptor.id.to_string()));
             put(&mut json, "active", json!(descriptor.active));
             put(&mut json, "description", description_json(descriptor));
-            findings(&mut text, &mut json, "warnings", &descriptor.warnings);
-            put(&mut json, "errors", json!([]));
+            let mut warnings = descriptor.warnings.clone();
+            warnings.extend(doctor::examine(descriptor));
+            warnings.extend(others.iter().cloned());
+            warnings.sort_by_key(|finding| finding.line);
+            warned = !warnings.is_empty();
+            findings(&mut text, &mut json, "warnings", file, &warnings);
+            findings(&mut text, &mut json, "errors", file, &[]);
             if !descriptor.active {
                 line(&mut text, format_args!("\nThe service is switched off (active is not true)."));
             }
         }
         Err(error) => {
             let doc_warnings = document.as_ref().map(|(_, doc)| doc.warnings().to_vec()).unwrap_or_default();
-            findings(&mut text, &mut json, "warnings", &doc_warnings);
-            findings(&mut text, &mut json, "errors", &error.findings);
+            findings(&mut text, &mut json, "warnings", file, &doc_warnings);
+            findings(&mut text, &mut json, "errors", file, &error.findings);
         }
     }
-    Explanation { text, json, usable: loaded.is_ok() }
+    Explanation { text, json, usable: loaded.is_ok(), warned }
+}
+
+/// What is said of an agent's configuration, or of a file that is no descriptor at all.
+pub fn findings_only(file: &Path, kind: &str, warnings: &[Finding], errors: &[Finding]) -> Explanation {
+    let usable = errors.is_empty();
+    let mut text =
+        format!("{}: {kind}, {}\n", file.display(), if usable { "can be used" } else { "cannot be used" });
+    let mut json = json!({
+        "file": file, "kind": kind, "usable": usable, "dialect": null, "process": null, "active": null,
+        "description": null, "sample": null, "held": null, "keys": [],
+    });
+    findings(&mut text, &mut json, "warnings", file, warnings);
+    findings(&mut text, &mut json, "errors", file, errors);
+    Explanation { text, json, usable, warned: !warnings.is_empty() }
 }
 
 /// Shows what would be announced of a descriptor.
@@ -99,12 +126,13 @@ pub fn describe(file: &Path, bytes: &[u8], context: &LoadContext) -> Explanation
                 line(&mut text, format_args!("Held back: {where_}: {held}."));
                 put(&mut json, "reason", json!(held.to_string()));
             }
-            Explanation { text, json, usable: true }
+            Explanation { text, json, usable: true, warned: !descriptor.warnings.is_empty() }
         }
         Err(error) => Explanation {
             text: format!("{error}\n"),
             json: json!({ "file": file, "errors": error.findings.iter().map(finding_json).collect::<Vec<_>>() }),
             usable: false,
+            warned: true,
         },
     }
 }
@@ -338,8 +366,13 @@ fn command_line(descriptor: &ServiceDescriptor, text: &mut String, json: &mut Js
     put(json, "held", json!(held));
 }
 
-fn findings(text: &mut String, json: &mut Json, name: &str, list: &[Finding]) {
-    put(json, name, list.iter().map(finding_json).collect());
+fn findings(text: &mut String, json: &mut Json, name: &str, file: &Path, list: &[Finding]) {
+    let placed = |finding: &Finding| {
+        let mut json = finding_json(finding);
+        put(&mut json, "place", json!(place(file, finding)));
+        json
+    };
+    put(json, name, list.iter().map(placed).collect());
     if list.is_empty() {
         return;
     }
@@ -348,7 +381,16 @@ fn findings(text: &mut String, json: &mut Json, name: &str, list: &[Finding]) {
         format_args!("\n{} {}:", list.len(), if list.len() == 1 { &name[..name.len() - 1] } else { name }),
     );
     for finding in list {
-        line(text, format_args!("  {finding} ({})", finding.code));
+        let without_line = Finding { line: 0, ..finding.clone() };
+        line(text, format_args!("  {}: {without_line} ({})", place(file, finding), finding.code));
+    }
+}
+
+/// `file:line`, which editors jump to; the file alone if no line is meant.
+fn place(file: &Path, finding: &Finding) -> String {
+    match finding.line {
+        0 => file.display().to_string(),
+        line => format!("{}:{line}", file.display()),
     }
 }
 

@@ -1,5 +1,5 @@
 //! `try`: one run of one descriptor on this host, through the same preparation and the same supervisor as a real one, without
-//! XMPP. What happens is shown as it happens.
+//! XMPP. What happens is shown as it happens. Everything lies in a private folder that goes with the run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
+use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use wps_remote_protocol::{Content, ExecutionId, Input, Inputs, Output, Request, Value};
 
+use super::fault::Fault;
+use super::looking::cannot_read;
 use super::{CANNOT_START, FAILED, Format, Try, complain, say};
 use crate::command::{Plan, PrepareError, from_json};
 use crate::config::AgentConfig;
@@ -30,24 +33,21 @@ const SHOWN: u64 = 1024;
 const GRACE: std::time::Duration = std::time::Duration::from_secs(10);
 
 pub(super) async fn run(wanted: &Try) -> ExitCode {
-    match attempt(wanted).await {
-        Ok(code) => code,
-        Err(why) => complain(&why, CANNOT_START),
-    }
+    attempt(wanted).await.unwrap_or_else(|fault| fault.tell(wanted.format))
 }
 
-async fn attempt(wanted: &Try) -> Result<ExitCode, String> {
-    let config =
-        wanted.config.as_deref().map(AgentConfig::load).transpose().map_err(|error| error.to_string())?;
+async fn attempt(wanted: &Try) -> Result<ExitCode, Fault> {
+    let config = wanted.config.as_deref().map(AgentConfig::load).transpose();
+    let config = config.map_err(|error| Fault::configuration(&error))?;
     let execution = execution_id(wanted)?;
-    let scratch = std::env::temp_dir().join(format!("wps-remote-agent-try-{}", std::process::id()));
+    let scratch = Scratch::new(wanted)?;
     let context = match &config {
-        Some(config) => config.load_context(),
-        None => LoadContext::bare(scratch.join("work")),
+        // The agent's own folders stay as they are: nobody would tidy up there after this run.
+        Some(config) => LoadContext { work_root: scratch.path.join("work"), ..config.load_context() },
+        None => LoadContext::bare(scratch.path.join("work")),
     };
-    let file =
-        std::path::absolute(&wanted.file).map_err(|error| format!("{}: {error}", wanted.file.display()))?;
-    let bytes = fs::read(&file).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+    let file = std::path::absolute(&wanted.file).map_err(|error| cannot_read(&wanted.file, &error))?;
+    let bytes = fs::read(&file).map_err(|error| cannot_read(&file, &error))?;
     let descriptor = match load_descriptor(&file, &bytes, &context) {
         Ok(descriptor) => descriptor,
         Err(error) if wanted.format == Format::Json => {
@@ -62,11 +62,10 @@ async fn attempt(wanted: &Try) -> Result<ExitCode, String> {
         inputs: inputs(wanted, &descriptor)?,
         base_url: String::new(),
     };
-    // Without a shared folder results would have to fit into a message, which is no concern of a run on this host.
-    let shared = match &context.shared_dir {
-        Some(shared) => Some(shared.clone()),
-        None if wanted.dry_run => None,
-        None => Some(make(scratch.join("shared"))?),
+    // Results go to a shared folder of this run's own: without one they would have to fit into a message.
+    let shared = match wanted.dry_run {
+        true => context.shared_dir.clone(),
+        false => Some(make(scratch.path.join("shared"))?),
     };
     let manner = Manner {
         shared,
@@ -75,7 +74,7 @@ async fn attempt(wanted: &Try) -> Result<ExitCode, String> {
         hidden_variables: Vec::new(),
         run_as: match &config {
             Some(config) => user::run_as(config.run_as.as_deref(), config.run_as_group.as_deref())
-                .map_err(|error| error.to_string())?,
+                .map_err(|error| Fault::host(error.to_string()))?,
             None => None,
         },
         cgroup: None,
@@ -92,13 +91,58 @@ async fn attempt(wanted: &Try) -> Result<ExitCode, String> {
         show_beginning(&plan, &descriptor);
     }
     let host = Host {
-        control: Control::open(&make(scratch)?.join("control")).map_err(|error| error.to_string())?,
-        supervisor: Options::new().map_err(|error| error.to_string())?.supervisor,
+        control: Control::open(&scratch.path.join("control"))
+            .map_err(|error| Fault::host(error.to_string()))?,
+        supervisor: Options::new().map_err(|error| Fault::host(error.to_string()))?.supervisor,
         shared: manner.shared.clone(),
         hidden_variables: Vec::new(),
         forks: Forks::default(),
     };
-    Ok(execute(Arc::new(host), Arc::new(descriptor), request, manner, wanted.format).await)
+    // A descriptor that names its own `output_dir` has its run directory there.
+    let own = plan.make_dirs.iter().filter(|folder| folder.ends_with(execution.as_str()) && !folder.exists());
+    let own: Vec<PathBuf> = own.cloned().collect();
+    let code = execute(Arc::new(host), Arc::new(descriptor), request, manner, wanted.format).await;
+    if !wanted.keep {
+        for folder in own {
+            let _ = fs::remove_dir_all(folder);
+        }
+    } else if wanted.format == Format::Text {
+        say(&format!("kept      {}", scratch.path.display()));
+        for folder in own.iter().filter(|folder| !folder.starts_with(&scratch.path)) {
+            say(&format!("kept      {}", folder.display()));
+        }
+    }
+    Ok(code)
+}
+
+/// The private folder of one run: nobody else can look into it or know its name beforehand. It goes with this value.
+struct Scratch {
+    path: PathBuf,
+    _made: Option<TempDir>,
+}
+
+impl Scratch {
+    fn new(wanted: &Try) -> Result<Self, Fault> {
+        if wanted.dry_run {
+            // Only shown: a dry run writes nothing.
+            return Ok(Self { path: std::env::temp_dir().join("wps-remote-agent-try"), _made: None });
+        }
+        let cannot = |error: std::io::Error| {
+            Fault::host(format!(
+                "no private folder can be made in {}: {error}",
+                std::env::temp_dir().display()
+            ))
+        };
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("wps-remote-agent-try-").disable_cleanup(wanted.keep);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            builder.permissions(fs::Permissions::from_mode(0o700));
+        }
+        let made = builder.tempdir().map_err(cannot)?;
+        Ok(Self { path: made.path().to_owned(), _made: Some(made) })
+    }
 }
 
 /// Runs and shows; Ctrl-C ends the job.
@@ -135,11 +179,6 @@ async fn execute(
             },
         }
     };
-    // The records are of no use to anybody after this; the run's own folder stays for a look.
-    if let Some(scratch) = host.control.root().parent() {
-        let _ = fs::remove_dir_all(host.control.root());
-        let _ = fs::remove_dir(scratch);
-    }
     show_ending(&ending, format, host.shared.as_deref())
 }
 
@@ -195,7 +234,9 @@ fn shown(output: &Output, shared: Option<&Path>) -> String {
             let text = if file.bytes <= SHOWN { fs::read_to_string(&path).ok() } else { None };
             match text {
                 Some(text) => format!("({media_type}) {}", cut(text.trim_end())),
-                None => format!("({media_type}) {} bytes in {}", file.bytes, path.display()),
+                None => {
+                    format!("({media_type}) {} bytes (--keep keeps them: {})", file.bytes, path.display())
+                }
             }
         }
         Value::BoundingBox(bbox) => format!("{:?} {:?}", bbox.lower, bbox.upper),
@@ -236,20 +277,21 @@ fn show_beginning(plan: &Plan, descriptor: &ServiceDescriptor) {
     say(&format!("folder    {}", plan.cwd.display()));
 }
 
-fn execution_id(wanted: &Try) -> Result<ExecutionId, String> {
+fn execution_id(wanted: &Try) -> Result<ExecutionId, Fault> {
     let text = wanted.execution_id.clone().unwrap_or_else(|| format!("try-{}", std::process::id()));
-    ExecutionId::new(&text).map_err(|error| error.to_string())
+    ExecutionId::new(&text).map_err(|error| Fault::call(format!("--execution-id: {error}")))
 }
 
-fn make(folder: PathBuf) -> Result<PathBuf, String> {
-    fs::create_dir_all(&folder).map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
+fn make(folder: PathBuf) -> Result<PathBuf, Fault> {
+    fs::create_dir_all(&folder)
+        .map_err(|error| Fault::host(format!("{} cannot be made: {error}", folder.display())))?;
     Ok(folder)
 }
 
-fn inputs(wanted: &Try, descriptor: &ServiceDescriptor) -> Result<Inputs, String> {
+fn inputs(wanted: &Try, descriptor: &ServiceDescriptor) -> Result<Inputs, Fault> {
     let mut inputs = Inputs::new();
     if let Some(path) = &wanted.inputs {
-        let fail = |why: String| format!("{}: {why}", path.display());
+        let fail = |why: String| Fault::call(format!("--inputs {}: {why}", path.display()));
         let text = fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
         let Json::Object(object) = serde_json::from_str(&text).map_err(|error| fail(error.to_string()))?
         else {
@@ -258,8 +300,9 @@ fn inputs(wanted: &Try, descriptor: &ServiceDescriptor) -> Result<Inputs, String
         inputs.extend(from_json::inputs(descriptor, &object));
     }
     for pair in &wanted.input {
-        let (id, text) =
-            pair.split_once('=').ok_or_else(|| format!("--input {pair}: write it as ID=VALUE"))?;
+        let (id, text) = pair
+            .split_once('=')
+            .ok_or_else(|| Fault::call(format!("--input {pair}: write it as ID=VALUE")))?;
         let value = match text.strip_prefix('@') {
             Some(escaped) if escaped.starts_with('@') => given(escaped, is_complex(descriptor, id)),
             Some(file) => from_file(Path::new(file), is_complex(descriptor, id))?,
@@ -283,14 +326,14 @@ fn given(text: &str, document: bool) -> Value {
     }
 }
 
-fn from_file(path: &Path, document: bool) -> Result<Value, String> {
-    let bytes = fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+fn from_file(path: &Path, document: bool) -> Result<Value, Fault> {
+    let bytes = fs::read(path).map_err(|error| cannot_read(path, &error))?;
     match String::from_utf8(bytes) {
         Ok(text) => Ok(given(&text, document)),
         Err(error) if document => {
             let content = Content::Bytes(error.into_bytes());
             Ok(Value::Complex { content, media_type: String::new(), schema: None })
         }
-        Err(_) => Err(format!("{} holds no text, but the input is a literal", path.display())),
+        Err(_) => Err(Fault::call(format!("{} holds no text, but the input is a literal", path.display()))),
     }
 }

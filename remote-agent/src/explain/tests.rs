@@ -26,7 +26,7 @@ fn every_key_of_every_fixture_is_explained() {
         "09-all-outputs.config",
     ] {
         let (path, bytes) = fixture(name);
-        let said = check(&path, &bytes, &context());
+        let said = check(&path, &bytes, &context(), &[]);
         assert!(said.usable, "{}", said.text);
         for key in said.json["keys"].as_array().unwrap() {
             let meaning = key["meaning"].as_str().unwrap();
@@ -44,7 +44,7 @@ fn every_key_of_every_fixture_is_explained() {
 fn a_check_shows_places_meanings_command_line_and_the_missing_program() {
     let (path, bytes) = fixture("01-gdal-contour.config");
     let bytes = String::from_utf8(bytes).unwrap().replace("/usr/bin/gdal_contour", "/none/gdal_contour");
-    let said = check(&path, bytes.as_bytes(), &context());
+    let said = check(&path, bytes.as_bytes(), &context(), &[]);
     for part in [
         "process terrain:DemContour, dialect A",
         "     6  [DEFAULT] service = DemContour\n        name of the process",
@@ -62,13 +62,13 @@ fn a_check_shows_places_meanings_command_line_and_the_missing_program() {
 #[test]
 fn every_fault_is_named_with_its_remedy() {
     let text = "[DEFAULT]\nservice = A B\nnamespace = n\n[Input1]\nclass = parm\n[Action1]\nclass = cmdlin\n";
-    let said = check(Path::new("/x/bad.config"), text.as_bytes(), &context());
+    let said = check(Path::new("/x/bad.config"), text.as_bytes(), &context(), &[]);
     assert!(!said.usable);
     for part in [
         "bad.config: cannot be used",
-        "line 2: [DEFAULT] service: `A B` cannot be part of an address; use 1 to 64",
-        "line 1: [DEFAULT] executable_cmd: is required; add the program",
-        "line 5: [Input1] class: `parm` is neither param nor const",
+        "/x/bad.config:2: [DEFAULT] service: `A B` cannot be part of an address; use 1 to 64",
+        "/x/bad.config:1: [DEFAULT] executable_cmd: is required; add the program",
+        "/x/bad.config:5: [Input1] class: `parm` is neither param nor const",
     ] {
         assert!(said.text.contains(part), "{part}\nnot in\n{}", said.text);
     }
@@ -76,7 +76,7 @@ fn every_fault_is_named_with_its_remedy() {
     assert!(error["line"].is_u64() && error["code"].is_string() && error["remedy"].is_string(), "{error}");
     let said = describe(Path::new("/x/bad.config"), text.as_bytes(), &context());
     assert!(!said.usable && said.json["errors"].is_array());
-    let said = check(Path::new("/x/none.config"), b"[A]\nx=1\n", &context());
+    let said = check(Path::new("/x/none.config"), b"[A]\nx=1\n", &context(), &[]);
     assert!(said.text.contains("is not a service descriptor"), "{}", said.text);
 }
 
