@@ -2,6 +2,7 @@
 
 mod fault;
 mod looking;
+mod migrating;
 mod try_run;
 
 use std::ffi::OsString;
@@ -47,6 +48,16 @@ Examples:
 Exit codes: 0 all can be used; 1 one cannot (with --strict: or has a warning, or a rule never matched); 2 wrong call;
 100 remote.config cannot be used.";
 
+const MIGRATE_EXAMPLES: &str = "\
+Examples:
+  wps-remote-agent migrate greeter.properties                    to standard output
+  wps-remote-agent migrate old.config --output new.config        never over an existing file without --force
+  wps-remote-agent migrate services/ --output migrated/          a whole folder
+  wps-remote-agent migrate old.config --encoding latin1          a file that is not in UTF-8
+
+Exit codes: 0 all written; 1 one cannot be (it is broken, dialect A cannot say it, or its file exists); 2 wrong call;
+100 remote.config cannot be used.";
+
 /// Turns the INI service descriptors of a folder into processes that an orchestrator can run.
 #[derive(Debug, Parser)]
 #[command(name = "wps-remote-agent", version, after_help = EXAMPLES, disable_help_subcommand = true)]
@@ -89,6 +100,11 @@ enum Command {
     Check(Check),
     /// Show what would be announced of descriptors
     Describe(Looking),
+    /// Write descriptors anew: dialect B in the form of dialect A, old files without what they are warned of
+    ///
+    /// The result means exactly the same, or nothing is written and the reason is told. Its comments say what has changed.
+    #[command(after_help = MIGRATE_EXAMPLES)]
+    Migrate(Migrate),
     /// Run one descriptor here, without XMPP: shows the command line, progress, log and outputs
     #[command(after_help = "\
 Examples:
@@ -140,6 +156,37 @@ pub(crate) struct Check {
     /// Of the log, show the counts only
     #[arg(long, requires = "log")]
     pub(crate) summary: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Migrate {
+    /// A descriptor, or a folder of them
+    #[arg(value_name = "FILE|FOLDER")]
+    pub(crate) file: PathBuf,
+    /// Where to write; a folder for a folder. Without it, standard output
+    #[arg(short, long, value_name = "FILE|FOLDER")]
+    pub(crate) output: Option<PathBuf>,
+    /// Overwrite what is there
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// The form to write; there is one
+    #[arg(long, value_enum, default_value_t = Target::A)]
+    pub(crate) to: Target,
+    /// Encoding of the old files
+    #[arg(long, value_enum)]
+    pub(crate) encoding: Option<LogEncoding>,
+    /// The agent's configuration, for what it lends to descriptors
+    #[arg(short = 'r', long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Form of the report; as JSON it holds the texts that are not written to files
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Target {
+    /// Dialect A, the form of the Python agent
+    A,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -201,6 +248,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Run(run) => serve(run),
         Command::Check(wanted) => looking::check(&wanted),
         Command::Describe(looking) => looking::describe(&looking),
+        Command::Migrate(wanted) => migrating::run(&wanted),
         Command::Try(wanted) => match runtime() {
             Ok(runtime) => runtime.block_on(try_run::run(&wanted)),
             Err(error) => complain(&format!("the program cannot start: {error}"), CANNOT_START),

@@ -27,6 +27,7 @@ pub mod execution;
 pub mod explain;
 pub mod habits;
 pub mod load;
+pub mod migrate;
 pub mod outputs;
 pub mod prepare;
 pub mod rules;

@@ -177,16 +177,16 @@ fn a_log_is_tried_on_the_rules_in_any_encoding_and_of_any_length() {
         .spawn()
         .unwrap();
     let mut to = child.stdin.take().unwrap();
-    let block = b"50%\rsome line of a long log, more or less as long as lines are\n".repeat(16 * 1024);
+    let block = format!("50%\r{}\n", "a long line ".repeat(160)).repeat(512);
     let rounds = 64 * 1024 * 1024 / block.len();
     for _ in 0..rounds {
-        to.write_all(&block).unwrap();
+        to.write_all(block.as_bytes()).unwrap();
     }
     drop(to);
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said}");
-    assert!(said.contains(&format!("{} x rule 1", rounds * 16 * 1024)), "{said}");
+    assert!(said.contains(&format!("{} x rule 1", rounds * 512)), "{said}");
 }
 
 #[test]
@@ -208,4 +208,41 @@ fn a_trial_run_leaves_nothing_behind_unless_it_is_told_to() {
     let kept = left();
     assert!(kept.len() == 1 && answer.out.contains(kept[0].to_str().unwrap()), "{} {kept:?}", answer.out);
     assert_eq!(fs::metadata(&kept[0]).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn descriptors_are_written_anew_and_nothing_is_overwritten_unasked() {
+    let old = "[DEFAULT]\nservice = Old\nnamespace = n\ndescription = caf\u{e9}\nactive = yes\nexecutable_path = /tmp\n\
+        max_running_time_seconds = 9\nexecutable_cmd = /bin/true\nworkdir = %(output_dir)s/%(unique_exe_id)s\n\
+        [Output1]\nname = result\ntype = string\nfilepath = r.txt\n";
+    let folder = folder(&[("a.ini", RULES), ("broken.ini", "[Description]\nservice = X\n")]);
+    let latin: Vec<u8> = old.chars().map(|c| c as u8).collect();
+    fs::create_dir(folder.path().join("sub")).unwrap();
+    fs::write(folder.path().join("sub/old.config"), latin).unwrap();
+    let answer = call(folder.path(), &["migrate", "a.ini"]);
+    assert_eq!(answer.code, 0, "{}", answer.err);
+    assert!(answer.out.starts_with("# a.ini, from dialect B"), "{}", answer.out);
+    assert!(answer.out.contains("rule.2 = log \\[(\\w+)\\] (.*)"), "{}", answer.out);
+    let write = ["migrate", "sub/old.config", "-o", "new.config", "--encoding", "latin1"];
+    assert_eq!(call(folder.path(), &write).code, 0);
+    let new = fs::read_to_string(folder.path().join("new.config")).unwrap();
+    assert!(new.contains("description = café") && new.contains("active = false"), "{new}");
+    assert!(new.contains("(active-not-boolean)"), "{new}");
+    assert_eq!(call(folder.path(), &["check", "new.config", "--strict"]).code, 0);
+    let answer = call(folder.path(), &write);
+    assert!(answer.code == 1 && answer.err.contains("--force"), "{}", answer.err);
+    assert_eq!(call(folder.path(), &[&write[..], &["--force"]].concat()).code, 0);
+    assert_eq!(call(folder.path(), &["migrate", "."]).code, 2, "a folder needs a folder");
+    fs::remove_file(folder.path().join("new.config")).unwrap();
+    let answer =
+        call(folder.path(), &["migrate", ".", "-o", "out", "--encoding", "latin1", "--format", "json"]);
+    assert_eq!(answer.code, 1, "one is broken");
+    let json = answer.json();
+    let done: Vec<bool> =
+        json.as_array().unwrap().iter().map(|file| file["migrated"].as_bool().unwrap()).collect();
+    assert_eq!(done, [true, false, true], "{json}");
+    assert!(
+        folder.path().join("out/sub/old.config").exists()
+            && !folder.path().join("out/broken.config").exists()
+    );
 }

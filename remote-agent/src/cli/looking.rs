@@ -174,12 +174,12 @@ fn tell_log(
 }
 
 /// What an agent lends to descriptors, and what is to be said of its configuration.
-struct Lent {
-    context: LoadContext,
+pub(super) struct Lent {
+    pub context: LoadContext,
     said: Option<Explanation>,
 }
 
-fn lent(config: Option<&Path>) -> Result<Lent, Fault> {
+pub(super) fn lent(config: Option<&Path>) -> Result<Lent, Fault> {
     let Some(path) = config else {
         let context = LoadContext::bare(std::env::temp_dir().join("wps-remote-agent").join("work"));
         return Ok(Lent { context, said: None });

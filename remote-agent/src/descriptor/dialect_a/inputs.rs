@@ -130,7 +130,10 @@ fn input(reading: &mut Reading<'_>, section: &str) -> Option<InputSpec> {
             0
         }
     };
-    let max = match occurrences(reading, section, "max", 1) {
+    let unbounded = reading.text(section, "max").is_some_and(|text| text.trim() == "unbounded");
+    let most = if unbounded { 0 } else { occurrences(reading, section, "max", 1) };
+    let max = match most {
+        _ if unbounded => None,
         max @ 1.. => Some(u32::try_from(max).unwrap_or(u32::MAX)),
         0 => {
             let why = "0 is read as unbounded (the old agent refused every value)";

@@ -9,7 +9,8 @@ use crate::descriptor::common::{Reading, SAMPLE_ID};
 use crate::descriptor::model::{OutputSpec, Place, Publish, ServiceDescriptor};
 use crate::descriptor::{paths, types};
 
-const OUTPUT_KEYS: [&str; 20] = [
+const OUTPUT_KEYS: [&str; 21] = [
+    "source",
     "name",
     "type",
     "title",
@@ -104,10 +105,15 @@ fn output(reading: &mut Reading<'_>, section: &str) -> Option<OutputSpec> {
     let composed = declared.trim().eq_ignore_ascii_case("application/owc");
     let layers =
         reading.text(section, "layers_to_publish").map(|text| split_layers(&text)).unwrap_or_default();
-    let place = match reading.template(section, "filepath") {
-        Some(template) => Place::File(template),
-        None if composed => Place::Composed,
-        None => {
+    let place = match (reading.template(section, "filepath"), source(reading, section)) {
+        (None, Some(place)) => place,
+        (Some(_), Some(_)) => {
+            reading.error("bad-value", section, "source", "contradicts filepath", "keep one of the two");
+            Place::Contract
+        }
+        (Some(template), None) => Place::File(template),
+        (None, None) if composed => Place::Composed,
+        (None, None) => {
             let why =
                 "there is no filepath; a file named after the output is looked for in the run directory";
             reading.warn("no-filepath", section, "filepath", why, "add `filepath = %(workdir)s/…`");
@@ -153,6 +159,19 @@ fn output(reading: &mut Reading<'_>, section: &str) -> Option<OutputSpec> {
         line: reading.doc.section(section).map_or(0, |section| section.line),
         name,
     })
+}
+
+/// `source`: where an output without `filepath` comes from, as in dialect B.
+fn source(reading: &mut Reading<'_>, section: &str) -> Option<Place> {
+    match reading.text(section, "source")?.as_str() {
+        "json" => Some(Place::Contract),
+        "stdout" => Some(Place::Stdout),
+        other => {
+            let why = format!("`{other}` is not a place of results");
+            reading.error("bad-value", section, "source", why, "write json or stdout, or use filepath");
+            None
+        }
+    }
 }
 
 fn split_layers(text: &str) -> Vec<String> {
