@@ -324,6 +324,9 @@ pub struct Load {
     pub max_running: Option<u32>,
     /// Whether new work is taken.
     pub accepting: bool,
+    /// What somebody should look after on the host, such as a disk that is nearly full; one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 #[cfg(test)]

@@ -168,7 +168,8 @@ pub async fn run(config: AgentConfig, options: Options, shutdown: CancellationTo
     let mut helpers = JoinSet::new();
     let offers = catalog::start(&config, &options.services, &mut helpers)?;
     let (measuring, measured) = watch::channel(Measured::default());
-    helpers.spawn(measure(Sampler::new(config.load_window, forbidden(&config)), measuring));
+    let sampler = Sampler::new(config.load_window, forbidden(&config)).with_folders(disks(&config));
+    helpers.spawn(measure(sampler, measuring));
     helpers.spawn(sweep(host.clone(), config.retention));
 
     let engine = Engine::new(Settings {
@@ -272,7 +273,18 @@ fn forbidden(config: &AgentConfig) -> Vec<Forbidden> {
     entries.map(|config::Forbidden { name, cwd, cmdline }| Forbidden { name, cwd, cmdline }).collect()
 }
 
+/// The folders without which no job can end well.
+fn disks(config: &AgentConfig) -> Vec<(&'static str, PathBuf)> {
+    let mut folders = vec![
+        ("resource_file_dir", config.resource_file_dir.clone()),
+        ("output_dir", config.work_root.clone()),
+    ];
+    folders.extend(config.shared_dir.clone().map(|folder| ("wps_execution_shared_dir", folder)));
+    folders
+}
+
 async fn measure(mut sampler: Sampler, to: watch::Sender<Measured>) {
+    let mut warned = false;
     let mut clock = interval(load::SAMPLE_EVERY);
     loop {
         clock.tick().await;
@@ -282,6 +294,12 @@ async fn measure(mut sampler: Sampler, to: watch::Sender<Measured>) {
         });
         let Ok((same, measured)) = sampled.await else { return };
         sampler = same;
+        match &measured.warning {
+            Some(text) if !warned => warn!("{text}"),
+            None if warned => info!("there is enough space again"),
+            Some(_) | None => {}
+        }
+        warned = measured.warning.is_some();
         if to.send(measured).is_err() {
             return;
         }

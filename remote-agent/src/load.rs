@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::engine::Measured;
@@ -76,13 +77,46 @@ pub struct Sampler {
     blacklist: Vec<Forbidden>,
     cpu: Option<CpuTicks>,
     process_ticks: HashMap<i32, u64>,
+    folders: Vec<(&'static str, PathBuf)>,
+}
+
+/// With less free space than this somebody should look after a disk, in bytes.
+const LITTLE_SPACE: u64 = 64 * 1024 * 1024;
+
+/// What is to be said of the disk of the first of these folders that is nearly full. One that is not there yet is not.
+fn disk_warning(folders: &[(&'static str, PathBuf)], little: u64) -> Option<String> {
+    folders.iter().find_map(|(key, folder)| {
+        let disk = rustix::fs::statvfs(folder).ok()?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let what = if free < little {
+            format!("only {} MiB are left", free >> 20)
+        } else if disk.f_files > 0 && disk.f_favail == 0 {
+            "no more files can be made".to_owned()
+        } else {
+            return None;
+        };
+        Some(format!("{what} on the disk of `{key}`, {}", folder.display()))
+    })
 }
 
 impl Sampler {
     /// Over this window, at most a day.
     pub fn new(window: Duration, blacklist: Vec<Forbidden>) -> Self {
         let samples = usize::try_from(window.as_secs()).unwrap_or(usize::MAX).min(24 * 3600);
-        Self { averages: Averages::new(samples), blacklist, cpu: None, process_ticks: HashMap::new() }
+        Self {
+            averages: Averages::new(samples),
+            blacklist,
+            cpu: None,
+            process_ticks: HashMap::new(),
+            folders: Vec::new(),
+        }
+    }
+
+    /// Looks after the disks of these folders, too; each with the key of the configuration that names it.
+    #[must_use]
+    pub fn with_folders(mut self, folders: Vec<(&'static str, PathBuf)>) -> Self {
+        self.folders = folders;
+        self
     }
 
     /// Takes one sample. What cannot be read counts as idle: an agent without /proc still works.
@@ -95,7 +129,8 @@ impl Sampler {
         self.cpu = cpu;
         self.averages.push(cpu_percent, memory_percent().unwrap_or(0.0));
         let (cpu_percent, memory_percent) = self.averages.figures();
-        Measured { cpu_percent, memory_percent, blacklisted: self.blacklisted() }
+        let warning = disk_warning(&self.folders, LITTLE_SPACE);
+        Measured { cpu_percent, memory_percent, blacklisted: self.blacklisted(), warning }
     }
 
     fn blacklisted(&mut self) -> Option<String> {
@@ -215,6 +250,17 @@ impl Process {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_that_is_nearly_full_is_named_with_its_key() {
+        let folders = vec![("absent", "/no such folder".into()), ("output_dir", std::env::temp_dir())];
+        assert_eq!(disk_warning(&folders, 0), None);
+        let text = disk_warning(&folders, u64::MAX).unwrap();
+        assert!(
+            text.starts_with("only ") && text.contains("MiB are left on the disk of `output_dir`, /"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn cpu_is_the_busy_part_of_what_passed() {

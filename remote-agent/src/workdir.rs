@@ -18,6 +18,7 @@ use thiserror::Error;
 use wps_remote_protocol::{ExecutionError, ExecutionId, Outputs, ProcessId};
 
 use crate::outputs::Expected;
+use crate::supervise;
 use crate::supervise::record::{self, EXIT_FILE, Exit, JOB_FILE, Launch, RecordError, RunAs};
 
 const ENDING_FILE: &str = "ending.json";
@@ -209,7 +210,8 @@ impl Control {
             let due = folder
                 .finished_at()
                 .is_some_and(|at| now.duration_since(at).is_ok_and(|age| age >= retention));
-            if !due {
+            // A mark can be wrong, a lock that is held cannot.
+            if !due || supervise::living(&folder.path).is_some() {
                 continue;
             }
             match folder.remove() {
@@ -268,12 +270,18 @@ impl Folder {
             self.remove_if_empty();
             return Err(error.into());
         }
-        fill()?;
-        if let Some(user) = &record.launch.run_as {
-            give(&record.work_dir, user)?;
+        let made = fill().and_then(|()| {
+            if let Some(user) = &record.launch.run_as {
+                give(&record.work_dir, user)?;
+            }
+            Ok(record::write(&self.path.join(JOB_FILE), record).map_err(WorkdirError::from)?)
+        });
+        if made.is_err() {
+            // Both were made a moment ago, for this alone, and no record will lead anybody here to tidy up.
+            let _ = remove_tree(&record.work_dir, "working folder");
+            let _ = self.remove_control();
         }
-        record::write(&self.path.join(JOB_FILE), record).map_err(WorkdirError::from)?;
-        Ok(())
+        made
     }
 
     /// The record.

@@ -556,3 +556,49 @@ fn wrong_calls_have_their_exit_codes() {
     assert_eq!(code(&["supervise"]), Some(2));
     assert!(Path::new(AGENT).exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_million_lines_cost_little_memory_and_delay_no_kill() {
+    let site = Site::new();
+    // In ten parts, a second apart; then it waits to be killed while the agent may still read.
+    site.service(
+        "Flood",
+        "awk 'BEGIN { for (i = 1; i <= 1000000; i++) { print \"l line \" i \" of a very talkative program\"; \
+         if (i % 100000 == 0) { fflush(); system(\"sleep 0.9\") } } }'; touch $FOLDER/written; exec sleep 60",
+    );
+    let mut orchestrator = site.orchestrator().await;
+    let agent = site.agent();
+    orchestrator.agent_is_there().await;
+    orchestrator.invite().await;
+    let before = common::memory_kib(agent.child.id());
+    let begun = std::time::Instant::now();
+    orchestrator.execute("e1", "Flood", None).await.unwrap();
+    let written = site.path("written");
+    let (mut lines, mut peak) = (0, 0);
+    while !written.exists() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "the program does not come to its end");
+        if let Ok((FromAgent::Log { .. }, _)) = timeout(Duration::from_millis(50), orchestrator.next()).await
+        {
+            lines += 1;
+        }
+        peak = peak.max(common::memory_kib(agent.child.id()).1);
+    }
+    let took = begun.elapsed();
+    let asked = std::time::Instant::now();
+    orchestrator.ask(&ToAgent::Abort { execution: id("e1") }).await.unwrap();
+    let error = orchestrator.error().await;
+    let killed = asked.elapsed();
+    assert_eq!(error.kind, ErrorKind::Aborted);
+    assert_eq!(error.receipt.unwrap().survivors, Vec::<String>::new());
+    let grown = peak.max(common::memory_kib(agent.child.id()).1).saturating_sub(before.1);
+    eprintln!(
+        "a million lines in {:.1} s: the agent grew by {:.1} MiB, told {lines} of them, and was rid of the job {} ms after the abort",
+        took.as_secs_f64(),
+        grown as f64 / 1024.0,
+        killed.as_millis()
+    );
+    assert!(grown < 30 * 1024, "{grown} KiB");
+    // One second of grace is configured; `sleep` needs none of it.
+    assert!(killed < Duration::from_secs(3), "{killed:?}");
+    agent.stop();
+}

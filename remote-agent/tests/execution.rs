@@ -448,3 +448,72 @@ async fn supervisors_outlive_their_server() {
     fs::write(world.path("go"), "").unwrap();
     assert!(matches!(followed.ending().await, Ending::Completed(_)));
 }
+
+/// A small disk in memory, until dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: PathBuf) -> Option<Self> {
+        fs::create_dir_all(&at).unwrap();
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=256k,mode=0700", "tmpfs"]).arg(&at);
+        let mounted = mount.stderr(std::process::Stdio::null()).status().is_ok_and(|status| status.success());
+        mounted.then_some(Self(at))
+    }
+
+    fn fill(&self) -> PathBuf {
+        let path = self.0.join("filling");
+        let mut file = fs::File::create(&path).unwrap();
+        while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_a_clear_failure_and_the_next_job_is_well() {
+    let world = World::new("echo some words; head -c 1000000 /dev/zero > result.txt");
+    let Some(disk) = SmallDisk::mount(world.path("out")) else {
+        eprintln!("SKIPPED a_full_disk_is_a_clear_failure_and_the_next_job_is_well: no disk may be mounted");
+        return;
+    };
+    // The program meets it: its words are kept.
+    let host = world.agent();
+    let error = Followed::start(&host, "e1", world.begin("e1")).error().await;
+    assert_eq!(error.kind, ErrorKind::Exited(1));
+    assert!(error.text.contains("No space left on device"), "{}", error.text);
+    // Its output does: that is said, too.
+    let _ = fs::remove_dir_all(world.path("out/e1"));
+    let filling = disk.fill();
+    script(world.folder.path(), "program.sh", "echo some words; exit 4");
+    let error = Followed::start(&host, "e2", world.begin("e2")).error().await;
+    let told = matches!(error.kind, ErrorKind::Exited(4) | ErrorKind::NotStarted);
+    assert!(told && error.text.contains("No space left on device"), "{error:?}");
+    fs::remove_file(filling).unwrap();
+    drop(disk);
+
+    // The agent meets it before the start: nothing is left behind.
+    let Some(disk) = SmallDisk::mount(world.path("records")) else { return };
+    let control = eventually("the folder is free", 5, || Control::open(&world.path("records")).ok());
+    let host = Arc::new(Host {
+        control,
+        supervisor: host.supervisor.clone(),
+        shared: None,
+        hidden_variables: vec![],
+        forks: Default::default(),
+    });
+    let filling = disk.fill();
+    let error = Followed::start(&host, "e3", world.begin("e3")).error().await;
+    assert_eq!(error.kind, ErrorKind::NotStarted);
+    assert!(error.text.contains("job.json cannot be written: No space left on device"), "{}", error.text);
+    assert!(!world.path("out/e3").exists());
+    fs::remove_file(filling).unwrap();
+    script(world.folder.path(), "program.sh", "echo x > result.txt");
+    assert!(matches!(Followed::start(&host, "e3", world.begin("e3")).ending().await, Ending::Completed(_)));
+    drop(host);
+}

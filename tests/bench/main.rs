@@ -4,7 +4,10 @@
 //! ```sh
 //! cargo run --release -p e2e --bin bench            # the usual amounts
 //! cargo run --release -p e2e --bin bench -- 0.2     # a fifth of them
+//! cargo run --release -p e2e --bin bench -- agent   # the agent alone, nothing else
 //! ```
+
+mod agent;
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -13,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use e2e::client::{Execute, Status, Wps, document, status};
 use e2e::http::Http;
-use e2e::program::{processes_with, resident};
-use e2e::{tell, wait_until};
+use e2e::program::{processes_with, proportional, resident};
+use e2e::{Site, tell, wait_until};
 
 /// No inputs, and an output that is never written.
 const TRUE: &str = "[Description]\nservice = True\nnamespace = bench\ntitle = True\ndescription = Does nothing\n\
@@ -24,6 +27,9 @@ const SLEEP: &str = "[Description]\nservice = Sleep\nnamespace = bench\ntitle = 
     [Output]\nresult = {\"type\": \"string\", \"file\": \"none.txt\", \"required\": false}\n";
 
 fn main() {
+    if std::env::args().nth(1).as_deref() == Some("agent") {
+        return e2e::run("bench-agent", |site| alone(site, 1000));
+    }
     let scale: f64 = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1.0);
     let amount = |usual: usize| ((usual as f64 * scale) as usize).max(20);
     if cfg!(debug_assertions) {
@@ -39,11 +45,14 @@ fn main() {
         // Both have settled after their start.
         std::thread::sleep(Duration::from_secs(3));
         let idle = (orchestrator.program().resident(), agent.program().resident());
+        let idle_in_all = agent_in_all(site, agent.program().pid());
 
         let bare = parallel(1, amount(2000), |_| spawn_true());
         let bare2 = parallel(2, amount(4000), |_| spawn_true());
         bare.print("bare spawn of /bin/true, 1 thread", None);
         bare2.print("bare spawn of /bin/true, 2 threads", None);
+
+        alone(site, amount(1000));
 
         let static_answer = parallel(1, amount(5000), |client| drop(client.http(address).get("/health")));
         static_answer.print("GET /health, 1 connection", None);
@@ -86,6 +95,7 @@ fn main() {
             .filter(|(_, line)| line.contains("supervise"))
             .map(|(pid, _)| resident(*pid))
             .collect();
+        let busy_in_all = agent_in_all(site, agent.program().pid());
         let busy = (orchestrator.program().resident(), agent.program().resident());
         for job in &jobs {
             assert_eq!(wps.dismiss(job).status, 200);
@@ -96,6 +106,13 @@ fn main() {
         assert!(ended.is_some(), "100 jobs were not dismissed within a minute");
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         tell(&format!("resident, idle: orchestrator {:.1} MiB, agent {:.1} MiB", mib(idle.0), mib(idle.1)));
+        // Shared pages are counted once in all: that is what the host has to give for one job more.
+        tell(&format!(
+            "proportional (PSS) of agent, fork server and supervisors: idle {:.1} MiB, 100 jobs {:.1} MiB, {:.2} MiB a job",
+            mib(idle_in_all),
+            mib(busy_in_all),
+            mib(busy_in_all.saturating_sub(idle_in_all)) / jobs.len() as f64
+        ));
         tell(&format!(
             "resident, 100 running jobs: orchestrator {:.1} MiB, agent {:.1} MiB, {} supervisors {:.1} MiB each",
             mib(busy.0),
@@ -104,6 +121,21 @@ fn main() {
             mib(supervisors.iter().sum::<u64>()) / supervisors.len().max(1) as f64
         ));
     });
+}
+
+/// The agent without orchestrator and XMPP.
+fn alone(site: &Site, jobs: usize) {
+    let (bare, whole) = agent::measure(&site.make_folder("alone"), jobs);
+    let (bare, whole) = (Measured::of(bare), Measured::of(whole));
+    bare.print("bare spawn of /bin/true, by turns with the next", None);
+    whole.print("agent alone, one job with its supervisor", Some(&bare));
+}
+
+/// Memory of the agent with everything that it has started, programs of jobs left out.
+fn agent_in_all(site: &Site, agent: u32) -> u64 {
+    let folder = site.folder().to_string_lossy().into_owned();
+    let others = processes_with(&folder).into_iter().filter(|(_, line)| line.contains("supervise"));
+    proportional(agent) + others.map(|(pid, _)| proportional(pid)).sum::<u64>()
 }
 
 fn spawn_true() {
@@ -169,6 +201,12 @@ fn parallel(threads: usize, count: usize, work: impl Fn(&mut Client) + Sync) -> 
 }
 
 impl Measured {
+    /// One after the other.
+    fn of(mut each: Vec<Duration>) -> Self {
+        each.sort();
+        Self { whole: each.iter().sum(), each }
+    }
+
     fn rate(&self) -> f64 {
         self.each.len() as f64 / self.whole.as_secs_f64()
     }

@@ -147,6 +147,14 @@ pub fn resident(pid: u32) -> u64 {
         * 1024
 }
 
+/// Memory of a process in bytes, in which a page that `n` processes share counts as an `n`th; 0 when it is gone.
+pub fn proportional(pid: u32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
 /// Processes (not zombies) that have this text in their command line or the path of their working directory, with their
 /// command line; the test run itself left out.
 pub fn processes_with(marker: &str) -> Vec<(u32, String)> {

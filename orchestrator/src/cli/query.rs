@@ -86,6 +86,7 @@ pub(super) async fn agents(config: &Config, target: &Target) -> ExitCode {
                 ("MEM %", "/load/memory_percent"),
                 ("ACCEPTS", "/ready"),
                 ("PROCESSES", "/processes"),
+                ("WARNING", "/load/warning"),
             ],
         )
     })

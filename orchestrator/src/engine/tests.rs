@@ -50,6 +50,7 @@ fn load(max_running: u32) -> Load {
         running: 0,
         max_running: Some(max_running),
         accepting: true,
+        warning: None,
     }
 }
 

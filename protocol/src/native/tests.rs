@@ -61,6 +61,7 @@ fn load() -> Load {
         running: 0,
         max_running: Some(4),
         accepting: true,
+        warning: Some("little space".into()),
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Measured {
     pub memory_percent: f64,
     /// A running program of the blacklist.
     pub blacklisted: Option<String>,
+    /// What somebody should look after, in one line.
+    pub warning: Option<String>,
 }
 
 /// What live executions take.
@@ -85,12 +87,15 @@ pub(super) fn load(settings: &Settings, measured: &Measured, draining: bool, usa
         max_running: settings.max_running,
         // Would something that costs nothing be taken?
         accepting: admit(settings, measured, draining, usage, 0.0).is_ok(),
+        warning: measured.warning.clone(),
     }
 }
 
 /// Whether a change is worth telling at once: percentages move all the time, and are told with the regular heartbeat.
 pub(super) fn differs(told: &Load, now: &Load) -> bool {
     told.accepting != now.accepting
+        // Its words hold figures that move all the time.
+        || told.warning.is_some() != now.warning.is_some()
         || told.running != now.running
         || (told.used - now.used).abs() > ROUNDING
         || (told.cpu_percent - now.cpu_percent).abs() >= 10.0

@@ -268,7 +268,7 @@ fn refusals_say_why_and_start_nothing() {
     assert!(!world.engine.load().accepting);
 
     let mut world = World::new(Settings { load_threshold: 80.0, ..settings() }, &[("free", 0.0)]);
-    let measured = Measured { cpu_percent: 10.0, memory_percent: 81.0, blacklisted: None };
+    let measured = Measured { cpu_percent: 10.0, memory_percent: 81.0, ..Default::default() };
     world.engine.measure(measured, &mut world.out);
     world.expect(&["announce"]);
     check(&mut world, "free", RefusalReason::Load, "memory load 81 %");
@@ -513,4 +513,20 @@ proptest! {
         }).collect();
         prop_assert_eq!(told, world.engine.held().into_iter().collect::<HashSet<_>>());
     }
+}
+
+#[test]
+fn a_full_disk_is_announced_at_once_and_so_is_its_end() {
+    let mut world = World::new(settings(), &[("free", 0.0)]);
+    let mut out = Actions::new();
+    world.engine.measure(Measured::default(), &mut out);
+    out.clear();
+    let full = |text: &str| Measured { warning: Some(text.into()), ..Measured::default() };
+    world.engine.measure(full("only 3 MiB are left"), &mut out);
+    assert_eq!(out, [Action::Announce]);
+    assert_eq!(world.engine.load().warning.as_deref(), Some("only 3 MiB are left"));
+    world.engine.measure(full("only 2 MiB are left"), &mut out);
+    assert_eq!(out.len(), 1, "figures are told with the heartbeat");
+    world.engine.measure(Measured::default(), &mut out);
+    assert_eq!(out, [Action::Announce, Action::Announce]);
 }

@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use wps_remote_protocol::ErrorKind;
 
 use super::*;
+use crate::supervise::record::LOCK_FILE;
 
 struct World {
     folder: tempfile::TempDir,
@@ -130,6 +131,42 @@ fn only_finished_folders_of_the_right_age_are_removed() {
     assert_eq!((removed, failed.len()), (vec![record.execution.clone()], 0));
     assert!(!record.work_dir.exists() && !finished.path().exists());
     assert!(running.work_dir.exists());
+}
+
+#[test]
+fn what_could_not_be_made_whole_leaves_no_trace() {
+    let world = World::new();
+    let record = world.record("e1");
+    let folder = world.control.folder(&record.execution);
+    let full = || WorkdirError::Io {
+        what: "input",
+        path: "x".into(),
+        verb: "written",
+        source: io::ErrorKind::StorageFull.into(),
+    };
+    let work_dir = record.work_dir.clone();
+    let made = folder.create::<WorkdirError>(&record, || {
+        fs::write(work_dir.join("half"), "x").unwrap();
+        Err(full())
+    });
+    assert!(made.is_err());
+    assert!(!record.work_dir.exists() && !folder.path().exists());
+    assert!(record.work_dir.parent().unwrap().exists(), "not ours alone");
+}
+
+#[test]
+fn a_folder_whose_supervisor_lives_is_never_removed() {
+    let world = World::new();
+    let (finished, record) = world.create("e1");
+    finished.mark_finished().unwrap();
+    let lock = File::create(finished.path().join(LOCK_FILE)).unwrap();
+    fs::write(finished.path().join(LOCK_FILE), "1\n").unwrap();
+    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    let later = now() + Duration::from_secs(60);
+    assert_eq!(world.control.sweep(Duration::ZERO, later).unwrap().0, []);
+    assert!(record.work_dir.exists());
+    drop(lock);
+    assert_eq!(world.control.sweep(Duration::ZERO, later).unwrap().0, [record.execution]);
 }
 
 #[test]
