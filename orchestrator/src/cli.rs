@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::chain::chain;
 use crate::config::{Config, SCHEMA};
+use crate::service::{self, News};
 use crate::{check, compose};
 
 /// Exit code when the configuration or the start failed.
@@ -148,7 +149,7 @@ async fn run(cli: Cli) -> ExitCode {
                     env!("CARGO_PKG_VERSION")
                 ),
             }
-            serve(config).await
+            serve(config, path.as_deref()).await
         }
         Command::Jobs { target, id, dismiss } => query::jobs(&config, &target, id.as_deref(), dismiss).await,
         Command::Agents { target } => query::agents(&config, &target).await,
@@ -158,17 +159,21 @@ async fn run(cli: Cli) -> ExitCode {
     }
 }
 
-async fn serve(config: Config) -> ExitCode {
+async fn serve(config: Config, path: Option<&Path>) -> ExitCode {
     let shutdown = CancellationToken::new();
+    let started = config.clone();
     let running = match compose::start(config, shutdown.clone()).await {
         Ok(running) => running,
         Err(error) => return complain(FAILED_TO_START, chain(&error)),
     };
+    service::tell(News::Ready);
+    let overview = running.overview.clone();
     let ended = running.ended();
     tokio::pin!(ended);
     tokio::select! {
         () = stop_signal() => {
             tracing::info!("stopping");
+            service::tell(News::Stopping);
             shutdown.cancel();
             tokio::select! {
                 () = ended => {}
@@ -176,8 +181,67 @@ async fn serve(config: Config) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
+        () = service_life(overview, &started, path) => ExitCode::FAILURE,
         // Nobody asked for it: something inside has ended.
         () = &mut ended => ExitCode::FAILURE,
+    }
+}
+
+/// Keeps the service manager's line up to date, and answers SIGHUP; ends never.
+async fn service_life(
+    mut overview: tokio::sync::watch::Receiver<std::sync::Arc<crate::driver::Overview>>,
+    started: &Config,
+    path: Option<&Path>,
+) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => {
+            tracing::warn!(%error, "SIGHUP cannot be received");
+            return std::future::pending().await;
+        }
+    };
+    let mut told = String::new();
+    let mut changes = true;
+    loop {
+        let line = {
+            let seen = overview.borrow_and_update();
+            let running: u64 = seen.active.values().sum();
+            let bus = if seen.connected { "" } else { "; not in the management room" };
+            format!("{} agents, {running} jobs, {} of them waiting{bus}", seen.agents.len(), seen.queued)
+        };
+        if line != told {
+            service::tell(News::Status(&line));
+            told = line;
+        }
+        tokio::select! {
+            changed = overview.changed(), if changes => changes = changed.is_ok(),
+            _ = hangup.recv() => {
+                service::tell(News::Reloading);
+                reload(started, path);
+                service::tell(News::Ready);
+            }
+        }
+    }
+}
+
+/// Reads the configuration again and says what a restart would change. Nothing takes effect at once: a restart loses no job
+/// and no agent, so there is no second, half-changed state to reason about.
+fn reload(started: &Config, path: Option<&Path>) {
+    match Config::load(path) {
+        Err(error) => tracing::error!("the configuration has a fault, a restart would fail: {error}"),
+        Ok(new) => {
+            for warning in &new.warnings {
+                tracing::warn!("{warning}");
+            }
+            match new.changed(started).as_slice() {
+                [] => tracing::info!("SIGHUP: the configuration is sound and has not changed"),
+                changed => tracing::warn!(
+                    "SIGHUP: the configuration is sound; changes in {} take effect after a restart",
+                    changed.join(", ")
+                ),
+            }
+        }
     }
 }
 

@@ -151,6 +151,39 @@ impl Config {
         Self::parse(&bytes, &name, &folder, &|name| std::env::var(name).ok())
     }
 
+    /// The sections whose values differ from those of another configuration. Secrets are compared, not shown.
+    pub fn changed(&self, other: &Self) -> Vec<&'static str> {
+        let same =
+            |one: &dyn std::fmt::Debug, two: &dyn std::fmt::Debug| format!("{one:?}") == format!("{two:?}");
+        let passwords = |config: &Self| (config.xmpp.password.clone(), config.xmpp.muc_password.clone());
+        let parts = [
+            ("[http] or [service]", same(&self.http, &other.http)),
+            ("[xmpp]", same(&self.xmpp, &other.xmpp) && passwords(self) == passwords(other)),
+            ("[xmpp_server]", same(&self.server, &other.server)),
+            (
+                "[store]",
+                same(
+                    &(&self.store, &self.durability, &self.data_dir),
+                    &(&other.store, &other.durability, &other.data_dir),
+                ),
+            ),
+            (
+                "[results]",
+                same(&(&self.shared_dir, &self.results_dir), &(&other.shared_dir, &other.results_dir)),
+            ),
+            ("[references]", same(&self.references, &other.references)),
+            ("[aliases]", same(&self.aliases, &other.aliases)),
+            (
+                "[limits]",
+                same(
+                    &(&self.limits, &self.heartbeat, &self.answer_timeout),
+                    &(&other.limits, &other.heartbeat, &other.answer_timeout),
+                ),
+            ),
+        ];
+        parts.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
+    }
+
     /// Reads a text.
     pub fn parse(
         bytes: &[u8],
@@ -160,7 +193,15 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let document = Document::parse(bytes, &Options::new(name))?;
         let file = |path: &str| std::fs::read_to_string(folder.join(path)).map_err(|error| error.to_string());
-        let settings = SCHEMA.read(&document, &Surroundings { env, file: &file })?;
+        // systemd.exec(5), LoadCredential: a folder that only this service can read.
+        let credential = |name: &str| {
+            let path = PathBuf::from(env("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty())?).join(name);
+            match std::fs::read_to_string(path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+                read => Some(read.map_err(|error| error.to_string())),
+            }
+        };
+        let settings = SCHEMA.read(&document, &Surroundings { env, file: &file, credential: &credential })?;
         Reader { settings: &settings, document: &document, folder, faults: Vec::new(), warnings: Vec::new() }
             .read()
     }

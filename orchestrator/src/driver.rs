@@ -24,6 +24,7 @@ use crate::engine::{Accepted, Action, Engine, Limits};
 use crate::jobs::{Aliases, Catalogue, Command, Jobs, Live, Refusal};
 use crate::references::References;
 use crate::results::Results;
+use crate::service::{self, News};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
 
@@ -57,6 +58,20 @@ pub struct AgentView {
     pub ready: bool,
     /// Its processes whose description differs from the one that is shown to clients.
     pub conflicts: Vec<String>,
+}
+
+impl AgentView {
+    /// `yes`, or why no new work is sent to it, for people.
+    pub fn accepts(&self) -> String {
+        match &self.load {
+            Some(load) if self.ready && load.accepting => "yes".to_owned(),
+            Some(load) => match &load.refusing {
+                Some(refusal) => format!("no: {}", refusal.text),
+                None => "no: it has not said yet what it holds".to_owned(),
+            },
+            None => "no: its load is not known yet".to_owned(),
+        }
+    }
 }
 
 /// What the operator may see of everything, renewed every second.
@@ -242,6 +257,10 @@ impl Driver {
         flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut expiry = tokio::time::interval_at(Instant::now() + Duration::from_secs(5), EXPIRY);
         expiry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Here and nowhere else: a driver that hangs must be silent.
+        let sign_of_life = service::sign_of_life();
+        let mut signs = tokio::time::interval(sign_of_life.unwrap_or(Duration::from_secs(3600)));
+        signs.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.perform().await;
         loop {
             let now = self.now();
@@ -253,6 +272,12 @@ impl Driver {
             let first = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
+                _ = signs.tick() => {
+                    if sign_of_life.is_some() {
+                        service::tell(News::Alive);
+                    }
+                    None
+                }
                 Some(done) = collected.recv() => Some(Event::Collected(done.0, done.1)),
                 Some(command) = commands.recv() => Some(Event::Command(command)),
                 event = inbound.recv() => match event {
@@ -374,9 +399,26 @@ impl Driver {
             }
             Inbound::Message { agent, message } => {
                 log_message(&agent, &message);
+                if let FromAgent::Load(load) = &message {
+                    let known = self.engine.fleet().agent(&agent).and_then(|agent| agent.load.as_ref());
+                    log_refusing(&agent, known, load);
+                }
                 self.engine.receive(&agent, message, now, &mut self.out);
             }
         }
+    }
+}
+
+/// An agent begins or ends to refuse work, or does so for another reason.
+fn log_refusing(agent: &AgentId, before: Option<&Load>, now: &Load) {
+    let before = before.and_then(|load| load.refusing.as_ref());
+    match (before, &now.refusing) {
+        (None, Some(refusal)) => info!(%agent, "agent takes no new work: {}", refusal.text),
+        (Some(before), Some(refusal)) if before.reason != refusal.reason => {
+            info!(%agent, "agent takes no new work: {}", refusal.text);
+        }
+        (Some(_), None) => info!(%agent, "agent takes new work again"),
+        (None, None) | (Some(_), Some(_)) => {}
     }
 }
 

@@ -12,6 +12,7 @@
 //! | [`encoding`] | documents ⇄ our types |
 //! | [`http`] | routes, sizes, links, downloads |
 //! | [`telemetry`] | figures for operators |
+//! | [`service`] | what the host's service manager is told |
 //! | [`config`], [`check`], [`cli`] | what the operator writes, examines, types |
 //! | [`compose`] | puts it all together; the only place that knows all modules |
 
@@ -29,5 +30,6 @@ pub mod jobs;
 pub mod matching;
 pub mod references;
 pub mod results;
+pub mod service;
 pub mod store;
 pub mod telemetry;

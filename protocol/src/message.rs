@@ -327,6 +327,9 @@ pub struct Load {
     /// What somebody should look after on the host, such as a disk that is nearly full; one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
+    /// Why not, while it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusing: Option<Refusal>,
 }
 
 #[cfg(test)]

@@ -430,12 +430,18 @@ fn decode<T: DeserializeOwned>(name: &str, json: &str) -> Result<T, NativeError>
     serde_json::from_value(serde_json::Value::Object(object)).map_err(fail)
 }
 
+/// Longest text of a refusal in a load, in bytes: it is in every presence.
+const MAX_REFUSAL: usize = 1000;
+
 fn content(name: &str, why: impl Into<String>) -> NativeError {
     NativeError::Content { name: name.to_owned(), why: why.into() }
 }
 
 fn check_load(name: &str, load: &Load) -> Result<(), NativeError> {
     let figures = [load.cpu_percent, load.memory_percent, load.capacity, load.used];
+    if load.refusing.as_ref().is_some_and(|refusal| refusal.text.len() > MAX_REFUSAL) {
+        return Err(content(name, format!("a refusal is longer than {MAX_REFUSAL} bytes")));
+    }
     if figures.iter().all(|f| f.is_finite() && *f >= 0.0) {
         Ok(())
     } else {

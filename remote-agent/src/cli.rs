@@ -3,11 +3,12 @@
 mod fault;
 mod looking;
 mod migrating;
+mod operate;
 mod try_run;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -17,6 +18,7 @@ use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{AgentConfig, SCHEMA};
+use crate::service::Service;
 use crate::{Options, RunError};
 
 /// The job or the descriptor failed.
@@ -34,6 +36,8 @@ Examples:
   wps-remote-agent check services/                     explain every descriptor and every fault
   wps-remote-agent try echo.ini --input text='a b'     run one locally, without XMPP
   wps-remote-agent run -r /etc/wps-remote-agent/remote.config
+  wps-remote-agent status                              what the running agent does
+  wps-remote-agent drain --wait                        finish the jobs, take no new ones
 
 Exit codes: 0 well; 1 the job or a descriptor failed; 2 wrong call (unknown option, missing file, bad --inputs);
 100 configuration or start failed; 101 failed while running.";
@@ -93,7 +97,7 @@ enum Command {
     /// Serve: join the management room, offer the processes of the services folder, run jobs
     ///
     /// SIGTERM and Ctrl-C stop the agent in order: it leaves the room, its jobs go on under their supervisors and are
-    /// taken over at the next start.
+    /// taken over at the next start. SIGHUP reads the configuration again and says what that changed.
     Run(Run),
     /// Explain descriptors and every fault in them, or try their rules on a log
     #[command(after_help = CHECK_EXAMPLES)]
@@ -113,15 +117,28 @@ Examples:
 
 An input `k=@FILE` takes the content of a file; `k=@@x` is the text `@x`. Ctrl-C ends the job with all its processes.")]
     Try(Try),
+    /// Show what a running agent on this host does: jobs, load, capacity, orchestrators
+    Status(operate::Status),
+    /// Let a running agent on this host finish its jobs and take no new ones
+    ///
+    /// It stays so after a restart, an upgrade or a crash, until `drain --undo`. Descriptors stay offered, so that clients can
+    /// ask; orchestrators give the jobs to other agents, or let them wait.
+    #[command(after_help = "\
+Examples:
+  wps-remote-agent drain --wait && systemctl stop wps-remote-agent    before work on the host
+  wps-remote-agent drain --undo                                       afterwards")]
+    Drain(operate::Drain),
+    /// Let a running agent on this host read its remote.config again
+    Reload(operate::Reload),
     /// Print a commented remote.config
     Config,
 }
 
 #[derive(Debug, Args)]
 struct Run {
-    /// The agent's configuration
-    #[arg(short = 'r', long, value_name = "FILE", default_value = "remote.config")]
-    config: PathBuf,
+    /// The agent's configuration; default: ./remote.config, else /etc/wps-remote-agent/remote.config
+    #[arg(short = 'r', long, value_name = "FILE", env = "WPS_REMOTE_AGENT_CONFIG")]
+    config: Option<PathBuf>,
     /// Descriptors or folders of them, instead of `services_dir`
     #[arg(short, long, value_name = "DIR|FILE", num_args = 1..)]
     services: Vec<PathBuf>,
@@ -249,10 +266,10 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Check(wanted) => looking::check(&wanted),
         Command::Describe(looking) => looking::describe(&looking),
         Command::Migrate(wanted) => migrating::run(&wanted),
-        Command::Try(wanted) => match runtime() {
-            Ok(runtime) => runtime.block_on(try_run::run(&wanted)),
-            Err(error) => complain(&format!("the program cannot start: {error}"), CANNOT_START),
-        },
+        Command::Try(wanted) => answer(try_run::run(&wanted)),
+        Command::Status(wanted) => answer(operate::status(&wanted)),
+        Command::Drain(wanted) => answer(operate::drain(&wanted)),
+        Command::Reload(wanted) => answer(operate::reload(&wanted)),
         Command::Config => {
             say(&SCHEMA.sample());
             ExitCode::SUCCESS
@@ -260,8 +277,26 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     }
 }
 
+fn answer(work: impl Future<Output = ExitCode>) -> ExitCode {
+    match runtime() {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => complain(&format!("the program cannot start: {error}"), CANNOT_START),
+    }
+}
+
+/// The configuration as it was named, else the usual ones.
+fn config_file(named: Option<&PathBuf>) -> PathBuf {
+    let here = Path::new("remote.config");
+    let installed = Path::new("/etc/wps-remote-agent/remote.config");
+    match named {
+        Some(named) => named.clone(),
+        None if !here.exists() && installed.exists() => installed.to_owned(),
+        None => here.to_owned(),
+    }
+}
+
 fn serve(run: Run) -> ExitCode {
-    let config = match AgentConfig::load(&run.config) {
+    let config = match AgentConfig::load(&config_file(run.config.as_ref())) {
         Ok(config) => config,
         Err(error) => return complain(&error.to_string(), CANNOT_START),
     };
@@ -273,9 +308,11 @@ fn serve(run: Run) -> ExitCode {
     let outcome: Result<(), Broken> = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let signals = stop_on_signals(shutdown.clone()).map_err(Broken::Signals)?;
+        let hangup = reload_on_signal(options.service.clone()).map_err(Broken::Signals)?;
         let agent = tokio::spawn(crate::run(config, options, shutdown));
         let ended = agent.await;
         signals.abort();
+        hangup.abort();
         match ended {
             Ok(result) => result.map_err(Broken::Start),
             Err(panic) => Err(Broken::Running(panic)),
@@ -328,6 +365,16 @@ fn stop_on_signals(shutdown: CancellationToken) -> io::Result<tokio::task::JoinH
         }
         error!("stopping at once");
         std::process::exit(i32::from(BROKE));
+    }))
+}
+
+fn reload_on_signal(service: Service) -> io::Result<tokio::task::JoinHandle<()>> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            info!("SIGHUP: the configuration is read again");
+            service.ask_reload();
+        }
     }))
 }
 

@@ -2,6 +2,8 @@
 //! agent and its meaning; ours have defaults, so that a minimal file works. Knows nothing of descriptors.
 
 mod keys;
+mod reload;
+mod secrets;
 #[cfg(test)]
 mod tests;
 mod uploader;
@@ -13,6 +15,7 @@ use wps_remote_protocol::ini::settings::{Secret, Settings, Surroundings};
 use wps_remote_protocol::ini::{Document, Finding, IniError, Options, bracket_list};
 
 pub use keys::SCHEMA;
+pub use reload::{Differences, differences};
 pub use uploader::{Uploader, UploaderKind};
 
 use crate::descriptor::LoadContext;
@@ -159,8 +162,13 @@ fn words(line: &str) -> Vec<String> {
 }
 
 impl AgentConfig {
-    /// Reads a file and its surroundings from this host: environment, secret files, host name, file permissions.
+    /// Reads a file and its surroundings from this host: environment, secret files, credentials, host name, permissions.
     pub fn load(path: &Path) -> Result<Self, IniError> {
+        Self::load_with(path, false)
+    }
+
+    /// With stand-ins for the secrets, where only the rest matters.
+    fn load_with(path: &Path, without_secrets: bool) -> Result<Self, IniError> {
         let shown = path.to_string_lossy().into_owned();
         let fail = |why: String, remedy: &str| IniError {
             file: shown.clone(),
@@ -171,10 +179,15 @@ impl AgentConfig {
         let base = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
         let absolute = paths::absolute(path, &base);
         let env = |name: &str| std::env::var(name).ok();
-        let file = |path: &str| std::fs::read_to_string(path).map_err(|error| error.to_string());
-        let around = Surroundings { env: &env, file: &file };
-        let mut config = Self::parse(&absolute, &bytes, &around, &host_name())?;
-        config.warn_of_permissions();
+        let host_name = host_name();
+        if without_secrets {
+            let stand_in = |_: &str| Some(Ok("-".to_owned()));
+            let around = Surroundings { env: &env, file: &|_| Ok("-".to_owned()), credential: &stand_in };
+            return Self::parse(&absolute, &bytes, &around, &host_name);
+        }
+        let around = Surroundings { env: &env, file: &secrets::file, credential: &secrets::credential };
+        let mut config = Self::parse(&absolute, &bytes, &around, &host_name)?;
+        config.warnings.extend(secrets::exposed(&absolute, &bytes));
         Ok(config)
     }
 
@@ -221,30 +234,6 @@ impl AgentConfig {
         }
         path.to_owned()
     }
-
-    #[cfg(unix)]
-    fn warn_of_permissions(&mut self) {
-        use std::os::unix::fs::PermissionsExt;
-        let Ok(meta) = std::fs::metadata(&self.source) else { return };
-        let text = std::fs::read_to_string(&self.source).unwrap_or_default();
-        let options = Options::new("").ignoring_case();
-        let written = Document::parse(text.as_bytes(), &options).is_ok_and(|doc| {
-            let secret = ["password", "mucservicepassword", "uploader_password", "uploader_passphrase"];
-            doc.sections().iter().any(|section| secret.iter().any(|key| section.entry(key).is_some()))
-        });
-        if meta.permissions().mode() & 0o004 != 0 && written {
-            self.warnings.push(
-                Finding::warning(
-                    "readable-by-all",
-                    "holds a password and can be read by every user of this host",
-                )
-                .remedy("chmod 640 it, or use password_file"),
-            );
-        }
-    }
-
-    #[cfg(not(unix))]
-    fn warn_of_permissions(&mut self) {}
 }
 
 /// Name of this host; `localhost` if the system has none.

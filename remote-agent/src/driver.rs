@@ -1,7 +1,9 @@
 //! The one task that owns the engine: what comes from the bus, from executions, from the watched folder and from the clock goes
 //! in; what comes out is done, in order. Decides nothing itself.
 
-use std::collections::HashMap;
+mod report;
+
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +15,17 @@ use tracing::{debug, info, warn};
 use wps_remote_protocol::{ExecutionId, LogLevel, ProcessId, Request};
 use wps_remote_xmpp::muc::MucEvent;
 
+use crate::config::AgentConfig;
+use crate::control::Asked;
 use crate::descriptor::ServiceDescriptor;
 use crate::engine::{Action, Actions, Answer, Engine, Event, Measured, Peer};
 use crate::execution::stdout::Counts;
 use crate::execution::{self, Begin, Host};
 use crate::habits::Habits;
 use crate::prepare::{self, Manner};
+use crate::service::{News, Service};
 use crate::session::{Delivered, Inbound, Session};
+use crate::weigh::Weigher;
 use crate::workdir::{Ending, Found, WorkdirError};
 
 /// Pause between two announcements of a load that changes.
@@ -52,6 +58,16 @@ pub struct Sources {
     pub offers: watch::Receiver<Vec<Arc<ServiceDescriptor>>>,
     /// What the host's load is.
     pub measured: watch::Receiver<Measured>,
+    /// The configuration, read again now and then.
+    pub config: watch::Receiver<Arc<AgentConfig>>,
+    /// What operators ask for.
+    pub orders: mpsc::Receiver<Asked>,
+}
+
+/// What is known of a running execution besides what the engine knows.
+struct Live {
+    abort: CancellationToken,
+    accepted_ms: i64,
 }
 
 /// The driver.
@@ -61,10 +77,17 @@ pub struct Driver {
     host: Arc<Host>,
     manner: Manner,
     offered: HashMap<ProcessId, Arc<ServiceDescriptor>>,
-    aborts: HashMap<ExecutionId, CancellationToken>,
     /// When each live job was accepted, in milliseconds since 1970, and which rules its output met once that is known.
     read: HashMap<ExecutionId, (i64, Counts)>,
     habits: Habits,
+    live: HashMap<ExecutionId, Live>,
+    weigher: Arc<Weigher>,
+    weights: mpsc::UnboundedSender<(ExecutionId, Result<f64, String>)>,
+    /// Unbounded: the engine weighs only so many at a time.
+    weighed: Option<mpsc::UnboundedReceiver<(ExecutionId, Result<f64, String>)>>,
+    service: Service,
+    /// The line that the service manager was told.
+    told: String,
     executions: JoinSet<()>,
     events: execution::Events,
     happenings: Option<mpsc::Receiver<(ExecutionId, execution::Event)>>,
@@ -75,8 +98,9 @@ pub struct Driver {
 
 impl Driver {
     /// Takes everything over.
-    pub fn new(engine: Engine, session: Session, host: Arc<Host>, manner: Manner) -> Self {
+    pub fn new(engine: Engine, session: Session, host: Arc<Host>, manner: Manner, service: Service) -> Self {
         let (events, happenings) = mpsc::channel(EVENTS);
+        let (weights, weighed) = mpsc::unbounded_channel();
         let begun = Instant::now();
         let habits = Habits::open(host.control.root());
         Self {
@@ -85,9 +109,14 @@ impl Driver {
             host,
             manner,
             offered: HashMap::new(),
-            aborts: HashMap::new(),
             read: HashMap::new(),
             habits,
+            live: HashMap::new(),
+            weigher: Arc::default(),
+            weights,
+            weighed: Some(weighed),
+            service,
+            told: String::new(),
             executions: JoinSet::new(),
             events,
             happenings: Some(happenings),
@@ -115,7 +144,8 @@ impl Driver {
                     self.engine.adopt(id.clone(), record.process.clone(), peer, record.weight);
                     let rules = prepare::stored_rules(&record.rules);
                     self.read.insert(id.clone(), (record.accepted_ms, Counts::default()));
-                    self.spawn(id, Begin::Adopted { folder, record, rules });
+                    let accepted_ms = record.accepted_ms;
+                    self.spawn(id, accepted_ms, Begin::Adopted { folder, record, rules });
                 }
                 Found::Ended(_, record, ending) => {
                     info!(execution.id = %record.execution, process.id = %record.process, "delivering an ending of a former agent");
@@ -132,13 +162,24 @@ impl Driver {
     /// Runs until `shutdown`, or until the session is over.
     pub async fn run(mut self, mut sources: Sources, shutdown: CancellationToken, at_stop: AtStop) {
         let Some(mut happenings) = self.happenings.take() else { return };
+        let Some(mut weighed) = self.weighed.take() else { return };
         self.offer(&mut sources.offers);
+        let sign_of_life = self.service.sign_of_life();
+        let mut alive_at = Instant::now();
+        self.service.tell(News::Ready);
+        self.tell_manager();
         loop {
             let mut out = Actions::new();
             let next = self.engine.tick(self.now(), &mut out);
             self.perform(out);
             let next_tick = next.map(|at| self.begun + at);
             let presence_due = self.presence_due();
+            // Here and nowhere else: a driver that hangs must be silent.
+            if sign_of_life.is_some() && alive_at <= Instant::now() {
+                self.service.tell(News::Alive);
+                alive_at = Instant::now() + sign_of_life.unwrap_or_default();
+            }
+            let next_sign = sign_of_life.map(|_| alive_at);
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 event = sources.bus.recv() => match event {
@@ -152,6 +193,21 @@ impl Driver {
                     let measured = sources.measured.borrow_and_update().clone();
                     let mut out = Actions::new();
                     self.engine.measure(measured, &mut out);
+                    self.perform(out);
+                    // Once a second is often enough for a line that people read.
+                    self.tell_manager();
+                }
+                Ok(()) = sources.config.changed() => {
+                    let config = sources.config.borrow_and_update().clone();
+                    self.configure(&config);
+                }
+                Some(asked) = sources.orders.recv() => self.order(asked),
+                Some((id, weight)) = weighed.recv() => {
+                    if let Err(why) = &weight {
+                        warn!(execution.id = %id, "a request is refused: {why}");
+                    }
+                    let mut out = Actions::new();
+                    self.engine.weighed(&id, weight, &mut out);
                     self.perform(out);
                 }
                 // Ended tasks are only collected; what they had to say came as events.
@@ -167,8 +223,10 @@ impl Driver {
                     }
                 }
                 () = until(next_tick) => {}
+                () = until(next_sign) => {}
             }
         }
+        self.service.tell(News::Stopping);
         if at_stop == AtStop::EndJobs {
             self.end_all(&mut sources, &mut happenings).await;
         } else if self.engine.live() > 0 {
@@ -194,8 +252,8 @@ impl Driver {
         self.engine.drain(true, &mut out);
         self.perform(out);
         info!(jobs = self.engine.live(), "the agent stops and ends its jobs");
-        for abort in self.aborts.values() {
-            abort.cancel();
+        for live in self.live.values() {
+            live.abort.cancel();
         }
         let mut deadline = Instant::now() + self.manner.grace + FAREWELL;
         while !self.engine.held().is_empty() {
@@ -288,7 +346,7 @@ impl Driver {
                 return;
             }
             execution::Event::Ended(ending) => {
-                self.aborts.remove(&id);
+                self.live.remove(&id);
                 self.compare(&id, matches!(ending, Ending::Completed(_)));
                 self.make_durable_later(id.clone());
                 let process = self.engine.process_of(&id).map(ToString::to_string).unwrap_or_default();
@@ -344,6 +402,9 @@ impl Driver {
 
     fn offer(&mut self, offers: &mut watch::Receiver<Vec<Arc<ServiceDescriptor>>>) {
         let descriptors = offers.borrow_and_update().clone();
+        let weighed = descriptors.iter().filter(|descriptor| descriptor.weight_command.is_some());
+        let weighed: BTreeSet<ProcessId> = weighed.map(|descriptor| descriptor.id.clone()).collect();
+        self.engine.weigh_first(weighed);
         let mut out = Actions::new();
         self.engine.offer(descriptors.iter().map(|descriptor| descriptor.description()).collect(), &mut out);
         self.offered =
@@ -356,10 +417,15 @@ impl Driver {
             match action {
                 Action::Send(peer, message) => self.session.send(&peer, message),
                 Action::Taken(execution) => self.session.taken(&execution),
+                Action::Weigh(request) => self.weigh(*request),
+                Action::Refuse(execution, refusal) => {
+                    info!(execution.id = %execution, "refused: {}", refusal.text);
+                    self.session.refuse_all(&execution, &refusal);
+                }
                 Action::Start(from, request) => self.start(&from, *request),
                 Action::Abort(execution) => {
-                    if let Some(abort) = self.aborts.get(&execution) {
-                        abort.cancel();
+                    if let Some(live) = self.live.get(&execution) {
+                        live.abort.cancel();
                     }
                 }
                 Action::Release(execution) => self.release(execution),
@@ -376,16 +442,37 @@ impl Driver {
         let manner = self.manner.clone();
         let originator = from.0.clone();
         let control_folder = self.host.control.folder(&execution).path().to_owned();
+        let weight = self.engine.weight_of(&execution).unwrap_or(descriptor.weight);
+        let accepted_ms = wall_clock_ms();
         let begin = Begin::New(Box::new(move || {
-            let accepted_ms = wall_clock_ms();
-            prepare::prepare(&descriptor, &request, &originator, accepted_ms, &manner, &control_folder)
+            let mut prepared =
+                prepare::prepare(&descriptor, &request, &originator, accepted_ms, &manner, &control_folder)?;
+            // A later agent must count it as this one does.
+            prepared.record.weight = weight;
+            Ok(prepared)
         }));
-        self.spawn(execution, begin);
+        self.spawn(execution, accepted_ms, begin);
     }
 
-    fn spawn(&mut self, id: ExecutionId, begin: Begin) {
+    fn weigh(&mut self, request: Request) {
+        let (weigher, manner, weights) = (self.weigher.clone(), self.manner.clone(), self.weights.clone());
+        let descriptor = self.offered.get(&request.process).cloned();
+        self.executions.spawn(async move {
+            let weight = match &descriptor {
+                Some(descriptor) => {
+                    let weighed = weigher.weigh(descriptor, &request, &manner).await;
+                    weighed.unwrap_or(Ok(descriptor.weight))
+                }
+                None => Err(format!("process `{}` is not offered any more", request.process)),
+            };
+            // The driver has ended: then nobody waits.
+            let _ = weights.send((request.execution, weight));
+        });
+    }
+
+    fn spawn(&mut self, id: ExecutionId, accepted_ms: i64, begin: Begin) {
         let abort = CancellationToken::new();
-        self.aborts.insert(id.clone(), abort.clone());
+        self.live.insert(id.clone(), Live { abort: abort.clone(), accepted_ms });
         self.executions.spawn(execution::run(self.host.clone(), id, begin, abort, self.events.clone()));
     }
 

@@ -20,6 +20,7 @@ pub mod catalog;
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod control;
 pub mod descriptor;
 pub mod driver;
 pub mod engine;
@@ -30,9 +31,12 @@ pub mod load;
 pub mod migrate;
 pub mod outputs;
 pub mod prepare;
+mod reload;
 pub mod rules;
+pub mod service;
 pub mod session;
 pub mod supervise;
+pub mod weigh;
 pub mod workdir;
 
 use std::ffi::OsString;
@@ -43,9 +47,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::interval;
+use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use wps_remote_protocol::address::agent_nick;
@@ -55,17 +59,23 @@ use wps_remote_xmpp::session::SessionConfig;
 use wps_remote_xmpp::{BareJid, Jid};
 
 use crate::config::{AgentConfig, Tls};
+use crate::control::{Desks, DrainMark};
 use crate::driver::{AtStop, Driver, Sources};
-use crate::engine::{Engine, Measured, Settings};
+use crate::engine::{Actions, Engine, Measured, Settings};
 use crate::execution::user::UserError;
 use crate::execution::{Forks, Host};
 use crate::load::{Forbidden, Sampler};
 use crate::prepare::Manner;
+use crate::reload::Reload;
+use crate::service::Service;
 use crate::session::{SessionSettings, Trusted};
 use crate::workdir::{Control, WorkdirError};
 
 /// Output of one execution that is kept, in bytes.
 const LOG_LIMIT: u64 = 256 * 1024 * 1024;
+
+/// Orders of operators that may wait.
+const ORDERS: usize = 8;
 
 /// How an agent runs, besides its configuration.
 #[derive(Debug, Clone)]
@@ -79,6 +89,8 @@ pub struct Options {
     pub at_stop: AtStop,
     /// The way to the XMPP server instead of the configured one, for a server in the same process.
     pub connector: Option<Connector>,
+    /// Who is told how the agent is, and who may ask for a reload.
+    pub service: Service,
 }
 
 impl Options {
@@ -91,6 +103,7 @@ impl Options {
             supervisor: vec![program.into_os_string(), OsString::from(supervise::SUBCOMMAND)],
             at_stop: AtStop::KeepJobs,
             connector: None,
+            service: Service::of_this_host(),
         })
     }
 }
@@ -165,24 +178,43 @@ pub async fn run(config: AgentConfig, options: Options, shutdown: CancellationTo
     });
     host.forks.keep(&host);
 
+    let started = Arc::new(config);
+    let config = started.as_ref();
     let mut helpers = JoinSet::new();
-    let offers = catalog::start(&config, &options.services, &mut helpers)?;
+    let offers = catalog::start(config, &options.services, &mut helpers)?;
     let (measuring, measured) = watch::channel(Measured::default());
-    let sampler = Sampler::new(config.load_window, forbidden(&config)).with_folders(disks(&config));
-    helpers.spawn(measure(sampler, measuring));
-    helpers.spawn(sweep(host.clone(), config.retention));
+    let (configure, configured) = watch::channel(started.clone());
+    helpers.spawn(measure(configured.clone(), measuring));
+    helpers.spawn(sweep(host.clone(), configured.clone()));
+    let (order, orders) = mpsc::channel(ORDERS);
+    let (reload, reloads) = mpsc::channel(ORDERS);
+    helpers.spawn(control::listen(&config.resource_file_dir, Desks { driver: order, reload }));
+    let reloading = Reload {
+        started: started.clone(),
+        current: configure,
+        service: options.service.clone(),
+        orders: reloads,
+    };
+    helpers.spawn(reloading.run());
 
-    let engine = Engine::new(Settings {
-        capacity: config.capacity,
-        max_running: config.max_parallel_jobs,
-        load_threshold: config.load_threshold,
-        cores: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
-    });
+    let mut engine = Engine::new(Settings::from(config));
+    if DrainMark::of(&config.resource_file_dir).is_set() {
+        warn!(
+            "the agent is draining and takes no new jobs, as it was told before this start; `wps-remote-agent drain --undo` ends that"
+        );
+        engine.drain(true, &mut Actions::new());
+    }
     info!(nick = %settings.nick, server = %settings.session.connector.describe(), "agent starts");
     let (session, bus, delivered) = session::start(settings, engine.load())?;
-    let mut driver = Driver::new(engine, session, host, manner);
+    let mut driver = Driver::new(engine, session, host, manner, options.service);
     driver.adopt().await?;
-    driver.run(Sources { bus, delivered, offers, measured }, shutdown, options.at_stop).await;
+    driver
+        .run(
+            Sources { bus, delivered, offers, measured, config: configured, orders },
+            shutdown,
+            options.at_stop,
+        )
+        .await;
     helpers.shutdown().await;
     info!("agent has stopped");
     Ok(())
@@ -234,11 +266,7 @@ fn session_settings(config: &AgentConfig, connector: Option<Connector>) -> Resul
         room,
         room_password: config.muc_password.as_ref().map(|secret| secret.expose().to_owned()),
         nick: agent_nick(&config.user, &config.agent_name),
-        trusted: match &config.trusted {
-            config::Trusted::Moderators => Trusted::Moderators,
-            config::Trusted::Addresses(list) => Trusted::Listed(list.clone()),
-            config::Trusted::Anyone => Trusted::Anyone,
-        },
+        trusted: Trusted::from(config),
         instance: instance(),
     })
 }
@@ -253,17 +281,22 @@ fn make_shared(path: &Path) -> Result<(), RunError> {
     }
 }
 
-/// Every variable whose value is one of our secrets, whatever it is called.
+/// Every variable whose value is one of our secrets, whatever it is called, and what a service manager tells the agent alone.
 fn hidden_variables(config: &AgentConfig) -> Vec<String> {
-    let secrets = [Some(&config.password), config.muc_password.as_ref()];
+    let uploader = config.uploader.as_ref().map(|uploader| &uploader.password);
+    let secrets = [Some(&config.password), config.muc_password.as_ref(), uploader];
     let secrets: Vec<&str> = secrets
         .into_iter()
         .flatten()
         .map(|secret| secret.expose())
         .filter(|secret| !secret.is_empty())
         .collect();
+    let manager = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY"];
     std::env::vars_os()
-        .filter(|(_, value)| value.to_str().is_some_and(|value| secrets.contains(&value)))
+        .filter(|(name, value)| {
+            value.to_str().is_some_and(|value| secrets.contains(&value))
+                || manager.iter().any(|hidden| name == hidden)
+        })
         .filter_map(|(name, _)| name.into_string().ok())
         .collect()
 }
@@ -283,11 +316,20 @@ fn disks(config: &AgentConfig) -> Vec<(&'static str, PathBuf)> {
     folders
 }
 
-async fn measure(mut sampler: Sampler, to: watch::Sender<Measured>) {
+async fn measure(mut config: watch::Receiver<Arc<AgentConfig>>, to: watch::Sender<Measured>) {
+    let made = |config: &AgentConfig| Sampler::new(config.load_window, forbidden(config)).with_folders(disks(config));
+    let mut sampler = made(&config.borrow_and_update());
     let mut warned = false;
     let mut clock = interval(load::SAMPLE_EVERY);
     loop {
-        clock.tick().await;
+        tokio::select! {
+            _ = clock.tick() => {}
+            Ok(()) = config.changed() => {
+                let now = config.borrow_and_update().clone();
+                sampler.configure(now.load_window, forbidden(&now));
+                continue;
+            }
+        }
         let sampled = spawn_blocking(move || {
             let measured = sampler.sample();
             (sampler, measured)
@@ -307,12 +349,10 @@ async fn measure(mut sampler: Sampler, to: watch::Sender<Measured>) {
 }
 
 /// Removes the folders of jobs that are long over.
-async fn sweep(host: Arc<Host>, retention: std::time::Duration) {
-    let mut clock = interval(
-        (retention / 2).clamp(std::time::Duration::from_secs(1), std::time::Duration::from_secs(60)),
-    );
+async fn sweep(host: Arc<Host>, config: watch::Receiver<Arc<AgentConfig>>) {
     loop {
-        clock.tick().await;
+        // Read each time: it can be configured anew.
+        let retention = config.borrow().retention;
         let host = host.clone();
         match spawn_blocking(move || host.control.sweep(retention, wall_clock())).await {
             Ok(Ok((removed, failed))) => {
@@ -326,6 +366,8 @@ async fn sweep(host: Arc<Host>, retention: std::time::Duration) {
             Ok(Err(error)) => warn!("folders cannot be tidied: {error}"),
             Err(_) => return,
         }
+        let pause = retention / 2;
+        sleep(pause.clamp(std::time::Duration::from_secs(1), std::time::Duration::from_secs(60))).await;
     }
 }
 

@@ -1,11 +1,16 @@
 //! Measures the host: CPU and memory in use, and whether a program of the blacklist runs. The averages are pure; the
-//! sampler reads /proc. Decides nothing.
+//! sampler reads /proc, and in a container the limits of its cgroups. Decides nothing.
+
+mod cgroup;
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
+
+use self::cgroup::Cgroups;
 use crate::engine::Measured;
 
 /// How often a sample is taken.
@@ -76,6 +81,7 @@ pub struct Sampler {
     averages: Averages,
     blacklist: Vec<Forbidden>,
     cpu: Option<CpuTicks>,
+    cgroups: Cgroups,
     process_ticks: HashMap<i32, u64>,
     folders: Vec<(&'static str, PathBuf)>,
 }
@@ -102,14 +108,23 @@ fn disk_warning(folders: &[(&'static str, PathBuf)], little: u64) -> Option<Stri
 impl Sampler {
     /// Over this window, at most a day.
     pub fn new(window: Duration, blacklist: Vec<Forbidden>) -> Self {
-        let samples = usize::try_from(window.as_secs()).unwrap_or(usize::MAX).min(24 * 3600);
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         Self {
-            averages: Averages::new(samples),
+            averages: Averages::new(samples(window)),
             blacklist,
             cpu: None,
+            cgroups: Cgroups::find(&own, Path::new(cgroup::ROOT)),
             process_ticks: HashMap::new(),
             folders: Vec::new(),
         }
+    }
+
+    /// From now on this window and this blacklist. What was measured is kept unless the window changes.
+    pub fn configure(&mut self, window: Duration, blacklist: Vec<Forbidden>) {
+        if self.averages.window != samples(window).max(1) {
+            self.averages = Averages::new(samples(window));
+        }
+        self.blacklist = blacklist;
     }
 
     /// Looks after the disks of these folders, too; each with the key of the configuration that names it.
@@ -121,16 +136,38 @@ impl Sampler {
 
     /// Takes one sample. What cannot be read counts as idle: an agent without /proc still works.
     pub fn sample(&mut self) -> Measured {
-        let cpu = fs::read_to_string("/proc/stat").ok().and_then(|text| CpuTicks::parse(&text));
+        let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+        let cpu = CpuTicks::parse(&stat);
         let cpu_percent = match (&self.cpu, &cpu) {
             (Some(before), Some(now)) => before.percent_until(now),
             _ => 0.0,
         };
         self.cpu = cpu;
-        self.averages.push(cpu_percent, memory_percent().unwrap_or(0.0));
+        // Of a quota that is tighter than the host: what others do on the host is not ours to see.
+        let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
+        let cpu_percent = self
+            .cgroups
+            .cpu_percent(monotonic_us(), host_cores(&stat).unwrap_or(cores))
+            .unwrap_or(cpu_percent);
+        self.averages.push(cpu_percent, self.memory_percent().unwrap_or(0.0));
         let (cpu_percent, memory_percent) = self.averages.figures();
         let warning = disk_warning(&self.folders, LITTLE_SPACE);
         Measured { cpu_percent, memory_percent, blacklisted: self.blacklisted(), warning }
+    }
+
+    /// Of the host, or of a tighter limit of the container if more of that is in use: a host without memory ends anybody's
+    /// programs.
+    fn memory_percent(&self) -> Option<f64> {
+        let text = fs::read_to_string("/proc/meminfo").ok()?;
+        let field = |name: &str| -> Option<u64> {
+            let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+            let rest = rest.trim_start_matches(':').split_ascii_whitespace().next()?;
+            rest.parse::<u64>().ok().map(|kib| kib * 1024)
+        };
+        let total = field("MemTotal")?;
+        let available = field("MemAvailable")?;
+        let host = percent(total.saturating_sub(available), total);
+        Some(self.cgroups.memory_percent(total).unwrap_or(0.0).max(host))
     }
 
     fn blacklisted(&mut self) -> Option<String> {
@@ -143,6 +180,10 @@ impl Sampler {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
                 continue;
             };
+            // The agent itself keeps no work away.
+            if u32::try_from(pid) == Ok(std::process::id()) {
+                continue;
+            }
             let Some(process) = Process::read(pid) else { continue };
             ticks.insert(pid, process.ticks);
             let worked = self.process_ticks.get(&pid).is_some_and(|before| *before < process.ticks);
@@ -185,28 +226,20 @@ impl CpuTicks {
     }
 }
 
-/// Of the container's limit where there is one that is tighter than the host.
-fn memory_percent() -> Option<f64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let field = |name: &str| -> Option<u64> {
-        let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
-        rest.trim_start_matches(':')
-            .split_ascii_whitespace()
-            .next()?
-            .parse::<u64>()
-            .ok()
-            .map(|kib| kib * 1024)
-    };
-    let total = field("MemTotal")?;
-    let available = field("MemAvailable")?;
-    let host = percent(total.saturating_sub(available), total);
-    let cgroup = |file: &str| -> Option<u64> {
-        fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok()?.trim().parse().ok()
-    };
-    match (cgroup("memory.max"), cgroup("memory.current")) {
-        (Some(limit), Some(current)) if limit < total => Some(percent(current, limit).max(host)),
-        _ => Some(host),
-    }
+/// Cores of the host: quotas, and the set of CPUs that we may use, do not count.
+fn host_cores(stat: &str) -> Option<f64> {
+    let cores = stat.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu ")).count();
+    (cores > 0).then_some(cores as f64)
+}
+
+/// A clock that never jumps, in microseconds.
+fn monotonic_us() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000
+}
+
+fn samples(window: Duration) -> usize {
+    usize::try_from(window.as_secs()).unwrap_or(usize::MAX).min(24 * 3600)
 }
 
 fn percent(part: u64, all: u64) -> f64 {

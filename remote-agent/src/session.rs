@@ -139,6 +139,8 @@ pub struct Delivered {
 
 struct Present {
     trusted: bool,
+    /// What trust depends on; without the payloads.
+    occupant: Occupant,
     is_orchestrator: bool,
     /// What is said to it in order; made when there is something to say.
     lines: Option<Lines>,
@@ -279,7 +281,9 @@ impl Session {
             info!(orchestrator = %occupant.nick, trusted, "an orchestrator is there");
         }
         let lines = self.occupants.remove(&occupant.nick).filter(|_| !occupant.fresh).and_then(|p| p.lines);
-        self.occupants.insert(occupant.nick, Present { trusted, is_orchestrator, lines });
+        let nick = occupant.nick.clone();
+        let occupant = Occupant { payloads: Vec::new(), ..occupant };
+        self.occupants.insert(nick, Present { trusted, occupant, is_orchestrator, lines });
     }
 
     fn request(&mut self, nick: String, element: &Element, token: RequestToken) -> Option<Inbound> {
@@ -326,6 +330,20 @@ impl Session {
         })
     }
 
+    /// From now on these are obeyed.
+    pub fn trust(&mut self, trusted: Trusted) {
+        for present in self.occupants.values_mut() {
+            present.trusted = trusted.admits(&present.occupant);
+        }
+        self.warned.clear();
+        self.settings.trusted = trusted;
+    }
+
+    /// Our name in the room.
+    pub fn nick(&self) -> &str {
+        &self.settings.nick
+    }
+
     /// Tells an orchestrator something.
     pub fn send(&mut self, to: &Peer, message: FromAgent) {
         match self.occupants.get_mut(&to.0) {
@@ -343,6 +361,13 @@ impl Session {
     pub fn taken(&mut self, execution: &ExecutionId) {
         for token in self.waiting.remove(execution).unwrap_or_default() {
             self.muc.respond(token, Ok(None));
+        }
+    }
+
+    /// Answers all open requests for an execution: not taken, and why.
+    pub fn refuse_all(&mut self, execution: &ExecutionId, refusal: &Refusal) {
+        for token in self.waiting.remove(execution).unwrap_or_default() {
+            self.refuse(token, refusal);
         }
     }
 

@@ -17,12 +17,20 @@ pub struct AgentBuilder<'a> {
     name: String,
     services: PathBuf,
     extra: String,
+    run: Launch,
+}
+
+/// How the program is started.
+#[derive(Debug, Clone, Default)]
+struct Launch {
+    arguments: Vec<String>,
+    env: Vec<(String, String)>,
 }
 
 impl<'a> AgentBuilder<'a> {
     pub(crate) fn new(site: &'a Site, name: &str) -> Self {
         let services = site.make_folder(&format!("{name}/services"));
-        Self { site, name: name.to_owned(), services, extra: String::new() }
+        Self { site, name: name.to_owned(), services, extra: String::new(), run: Launch::default() }
     }
 
     /// One of the ready services, copied, with the elevation model beside it.
@@ -48,6 +56,20 @@ impl<'a> AgentBuilder<'a> {
         self
     }
 
+    /// An environment variable of the program.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.run.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// One more argument of `run`, such as `-vv`.
+    #[must_use]
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.run.arguments.push(argument.to_owned());
+        self
+    }
+
     /// Writes the configuration and starts the program. It announces itself when it can: wait for its processes.
     pub fn start(self) -> Agent<'a> {
         let folder = self.site.make_folder(&self.name);
@@ -60,7 +82,7 @@ impl<'a> AgentBuilder<'a> {
         let _ = writeln!(config, "wps_execution_shared_dir = {}", self.site.shared_folder().display());
         config += &self.extra;
         write_private(&file, &config).expect("the temporary folder can be written to");
-        Agent::launch(self.site, &self.name, file, self.services)
+        Agent::launch(self.site, &self.name, file, self.services, self.run)
     }
 }
 
@@ -70,17 +92,19 @@ pub struct Agent<'a> {
     name: String,
     file: PathBuf,
     services: PathBuf,
+    run: Launch,
     program: Rc<Program>,
 }
 
 impl<'a> Agent<'a> {
-    fn launch(site: &'a Site, name: &str, file: PathBuf, services: PathBuf) -> Self {
+    fn launch(site: &'a Site, name: &str, file: PathBuf, services: PathBuf, run: Launch) -> Self {
         let mut command = Command::new(binary("wps-remote-agent"));
-        command.args(["run", "--config"]).arg(&file);
+        command.args(["run", "--config"]).arg(&file).args(&run.arguments);
+        command.envs(run.env.iter().map(|(name, value)| (name, value)));
         let log = site.folder().join(format!("{name}.log"));
         let program = Rc::new(Program::start(name, command, &log).expect("the agent can be started"));
         site.watch(&program);
-        Self { site, name: name.to_owned(), file, services, program }
+        Self { site, name: name.to_owned(), file, services, run, program }
     }
 
     /// The folder that it watches.
@@ -133,7 +157,24 @@ impl<'a> Agent<'a> {
     pub fn kill_and_restart(self) -> Self {
         self.program.kill();
         self.site.forget(&self.program);
-        Self::launch(self.site, &self.name, self.file, self.services)
+        Self::launch(self.site, &self.name, self.file, self.services, self.run)
+    }
+
+    /// Stops it in order and starts it again with the same configuration.
+    pub fn restart(self) -> Self {
+        let status = self.program.stop();
+        assert!(status.success(), "{} ended with {status}:\n{}", self.name, self.program.tail());
+        self.site.forget(&self.program);
+        Self::launch(self.site, &self.name, self.file, self.services, self.run)
+    }
+
+    /// Runs one of the commands for operators on it, such as `status`; gives exit code and both outputs.
+    pub fn operator(&self, command: &str, arguments: &[&str]) -> (Option<i32>, String) {
+        let mut program = Command::new(binary("wps-remote-agent"));
+        program.arg(command).arg("--config").arg(&self.file).args(arguments);
+        let output = program.output().expect("the agent's program can be started");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
     }
 }
 

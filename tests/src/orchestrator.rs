@@ -23,11 +23,12 @@ pub struct OrchestratorBuilder<'a> {
     site: &'a Site,
     name: String,
     extra: String,
+    env: Vec<(String, String)>,
 }
 
 impl<'a> OrchestratorBuilder<'a> {
     pub(crate) fn new(site: &'a Site) -> Self {
-        Self { site, name: "orchestrator".to_owned(), extra: String::new() }
+        Self { site, name: "orchestrator".to_owned(), extra: String::new(), env: Vec::new() }
     }
 
     /// Another name than `orchestrator`, for one of several.
@@ -57,6 +58,13 @@ impl<'a> OrchestratorBuilder<'a> {
         self
     }
 
+    /// An environment variable of the program.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Writes the configuration, starts the program, and waits until it answers.
     pub fn start(self) -> Orchestrator<'a> {
         let folder = self.site.make_folder(&self.name);
@@ -68,7 +76,7 @@ impl<'a> OrchestratorBuilder<'a> {
         ini += &self.site.bus().orchestrator_lines();
         ini += &self.extra;
         fs::write(&file, merged(&ini)).expect("the temporary folder can be written to");
-        Orchestrator::launch(self.site, &self.name, file, http)
+        Orchestrator::launch(self.site, &self.name, file, http, self.env)
     }
 }
 
@@ -103,17 +111,24 @@ pub struct Orchestrator<'a> {
     name: String,
     file: PathBuf,
     http: SocketAddr,
+    env: Vec<(String, String)>,
     program: Rc<Program>,
 }
 
 impl<'a> Orchestrator<'a> {
-    fn launch(site: &'a Site, name: &str, file: PathBuf, http: SocketAddr) -> Self {
+    fn launch(
+        site: &'a Site,
+        name: &str,
+        file: PathBuf,
+        http: SocketAddr,
+        env: Vec<(String, String)>,
+    ) -> Self {
         let mut command = Command::new(binary("wps-orchestrator"));
-        command.args(["serve", "--config"]).arg(&file);
+        command.args(["serve", "--config"]).arg(&file).envs(env.iter().map(|(name, value)| (name, value)));
         let log = site.folder().join(format!("{name}.log"));
         let program = Rc::new(Program::start(name, command, &log).expect("the orchestrator can be started"));
         site.watch(&program);
-        let this = Self { site, name: name.to_owned(), file, http, program };
+        let this = Self { site, name: name.to_owned(), file, http, env, program };
         let ready = wait_until(START, || {
             assert!(this.program.ended().is_none(), "the orchestrator ended:\n{}", this.program.tail());
             Http::new(http).get("/health").ok().filter(|answer| answer.status == 200)
@@ -212,6 +227,6 @@ impl<'a> Orchestrator<'a> {
 
     fn relaunch(self) -> Self {
         self.site.forget(&self.program);
-        Self::launch(self.site, &self.name, self.file, self.http)
+        Self::launch(self.site, &self.name, self.file, self.http, self.env)
     }
 }

@@ -84,7 +84,7 @@ pub(super) async fn agents(config: &Config, target: &Target) -> ExitCode {
                 ("RUNNING", "/running"),
                 ("CPU %", "/load/cpu_percent"),
                 ("MEM %", "/load/memory_percent"),
-                ("ACCEPTS", "/ready"),
+                ("ACCEPTS", "/accepts"),
                 ("PROCESSES", "/processes"),
                 ("WARNING", "/load/warning"),
             ],

@@ -15,6 +15,7 @@ use crate::engine::job::{Job, JobId, JobState};
 use crate::engine::{Action, Question};
 use crate::jobs::{Catalogue, Refusal};
 use crate::results::has_files;
+use crate::service::{self, News};
 use crate::store::StoreError;
 use crate::telemetry::Gauges;
 
@@ -113,6 +114,10 @@ impl Driver {
                         error!(cause = ?failure, "{failure}; the program ends, agents will tell again what happened");
                         self.out.clear();
                         return false;
+                    }
+                    // Waiting for a full disk is not hanging, and a restart would not help.
+                    if service::sign_of_life().is_some() {
+                        service::tell(News::Alive);
                     }
                     error!(cause = ?failure, attempt, "{failure}; nothing is lost, it is tried again");
                     if attempt == PATIENCE {

@@ -123,7 +123,9 @@ impl Engine {
                         let waiting = match unfit {
                             None => Waiting::NoAgent,
                             Some(Unfit::Busy) => Waiting::AllBusy,
-                            Some(Unfit::NotAccepting) => Waiting::NotAccepting,
+                            Some(Unfit::NotAccepting) => {
+                                self.fleet.reasons(&process).map_or(Waiting::NotAccepting, Waiting::Declined)
+                            }
                         };
                         self.explain(&process, waiting, out);
                         break;

@@ -4,9 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use wps_remote_protocol::message::RefusalReason;
 use wps_remote_protocol::{AgentId, ExecutionId, Load, ProcessDescription, ProcessId};
 
 use crate::engine::job::Timestamp;
+
+/// Agents whose reasons are named to those who wait.
+const REASONS: usize = 3;
 
 /// One agent as far as it is known here.
 #[derive(Debug, Clone)]
@@ -231,6 +235,31 @@ impl Fleet {
             agent.load_at = agent.load_at.shifted_ms(by_ms);
             agent.refused_until = agent.refused_until.shifted_ms(by_ms);
             agent.asked = agent.asked.map(|since| since.shifted_ms(by_ms));
+        }
+    }
+
+    /// Why the agents that offer a process take no new work, as they have announced it: without figures, which change all the
+    /// time, and of a few agents only. `None` = none has given a reason.
+    pub fn reasons(&self, process: &ProcessId) -> Option<String> {
+        let agents = self.offers.get(process).into_iter().flatten().filter_map(|id| self.agents.get(id));
+        let reasons = agents.filter_map(|agent| {
+            let why = match agent.load.as_ref()?.refusing.as_ref()?.reason {
+                RefusalReason::Capacity => "is full",
+                RefusalReason::Load => "is overloaded",
+                RefusalReason::Blacklist => "runs a program that goes first",
+                RefusalReason::Draining => "is draining",
+                RefusalReason::NoSuchProcess | RefusalReason::Undeliverable => return None,
+            };
+            Some(format!("{} {why}", agent.id))
+        });
+        let mut reasons: Vec<String> = reasons.collect();
+        let more = reasons.len().saturating_sub(REASONS);
+        reasons.truncate(REASONS);
+        let text = reasons.join(", ");
+        match (text.is_empty(), more) {
+            (true, _) => None,
+            (false, 0) => Some(text),
+            (false, more) => Some(format!("{text}, and {more} more")),
         }
     }
 

@@ -312,6 +312,8 @@ pub enum Waiting {
     AllBusy,
     /// Every agent that offers it reports too much load or takes no work.
     NotAccepting,
+    /// Every agent that offers it takes no new work, for these reasons.
+    Declined(String),
     /// An agent refused it just now; others or a later moment are tried.
     Refused(String),
 }
@@ -324,6 +326,9 @@ impl fmt::Display for Waiting {
             Self::AllBusy => f.write_str("waiting: all agents that offer this process are busy"),
             Self::NotAccepting => {
                 f.write_str("waiting: the agents that offer this process are overloaded or take no new work")
+            }
+            Self::Declined(why) => {
+                write!(f, "waiting: no agent that offers this process takes new work now ({why})")
             }
             Self::Refused(why) => {
                 write!(f, "waiting: an agent refused the job ({why}); it will be tried again")

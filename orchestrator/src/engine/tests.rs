@@ -51,6 +51,7 @@ fn load(max_running: u32) -> Load {
         max_running: Some(max_running),
         accepting: true,
         warning: None,
+        refusing: None,
     }
 }
 
@@ -567,4 +568,29 @@ fn an_adopted_job_is_not_ended_by_a_clock_that_was_wrong() {
         w.pass(24 * 3600 * 1000);
         assert_eq!(w.said()[0], "save failed");
     }
+}
+
+#[test]
+fn who_waits_is_told_why_the_agents_take_nothing() {
+    let mut w = World::new();
+    let (a, b) = (w.agent("a", 4), w.agent("b", 4));
+    let told = |w: &World, id| match &w.engine.job(id).unwrap().state {
+        JobState::Accepted { waiting } => waiting.to_string(),
+        other => panic!("{other:?}"),
+    };
+    let refusing = |reason, text: &str| {
+        let refusing = Some(Refusal { reason, text: text.into() });
+        FromAgent::Load(Load { accepting: false, refusing, ..load(4) })
+    };
+    w.say(&a, refusing(RefusalReason::Draining, "x"));
+    w.say(&b, refusing(RefusalReason::Load, "CPU load 97 % is above 90 %"));
+    let id = w.execute(description("a:b", false));
+    let expected =
+        "waiting: no agent that offers this process takes new work now (a is draining, b is overloaded)";
+    assert_eq!(told(&w, id), expected);
+    w.out.clear();
+    w.say(&b, refusing(RefusalReason::Load, "CPU load 98 % is above 90 %"));
+    assert_eq!(w.said(), [] as [String; 0], "a figure that moves is not worth telling");
+    w.say(&b, FromAgent::Load(load(4)));
+    assert!(matches!(w.engine.job(id).unwrap().state, JobState::Dispatched { .. }));
 }

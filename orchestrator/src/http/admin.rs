@@ -62,6 +62,7 @@ pub(super) async fn agents(State(state): State<AppState>) -> Response {
                 "software": agent.software,
                 "account": agent.account,
                 "ready": agent.ready,
+                "accepts": agent.accepts(),
                 "processes": agent.processes,
                 "load": agent.load,
                 "running": agent.executions,

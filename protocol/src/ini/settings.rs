@@ -38,7 +38,8 @@ pub enum Kind {
     /// One of these words, in any capitals.
     Choice(&'static [&'static str]),
     /// A text that must not be shown. `STEM_file` names a file that holds it and `STEM_env` an environment variable,
-    /// where `STEM` is this text (often the key itself). Only one of the three may be given.
+    /// where `STEM` is this text (often the key itself). In one place only one of the three may be given; of the places
+    /// the first counts: variables that override keys, the service manager's credential `STEM`, the file.
     Secret(&'static str),
 }
 
@@ -116,6 +117,8 @@ pub struct Surroundings<'a> {
     pub env: &'a dyn Fn(&str) -> Option<String>,
     /// The content of a file, or why it cannot be read.
     pub file: &'a dyn Fn(&str) -> Result<String, String>,
+    /// A secret of this name that the service manager hands over, if it does, or why it cannot be read.
+    pub credential: &'a dyn Fn(&str) -> Option<Result<String, String>>,
 }
 
 /// A text that must not be shown.
@@ -147,6 +150,8 @@ pub enum Origin {
     Line(usize),
     /// This environment variable.
     Environment(String),
+    /// This credential of the service manager.
+    Credential(String),
     /// The table.
     Default,
 }
@@ -186,7 +191,14 @@ impl Schema {
     }
 
     fn check(&self, doc: &Document, around: &Surroundings<'_>, lenient: bool) -> Result<Settings, IniError> {
-        let mut reading = Reading { schema: self, doc, around, errors: Vec::new(), values: BTreeMap::new() };
+        let mut reading = Reading {
+            schema: self,
+            doc,
+            around,
+            errors: Vec::new(),
+            notes: Vec::new(),
+            values: BTreeMap::new(),
+        };
         let mut open = BTreeMap::new();
         let mut warnings = doc.warnings().to_vec();
         reading.unknown_names(lenient);
@@ -208,6 +220,7 @@ impl Schema {
             reading.errors.sort_by_key(|finding| finding.line);
             return Err(doc.error(reading.errors));
         }
+        warnings.append(&mut reading.notes);
         Ok(Settings { values: reading.values, open, warnings })
     }
 
@@ -226,6 +239,8 @@ struct Reading<'a> {
     doc: &'a Document,
     around: &'a Surroundings<'a>,
     errors: Vec<Finding>,
+    /// What is unwise.
+    notes: Vec<Finding>,
     values: BTreeMap<(String, String), Setting>,
 }
 
@@ -284,12 +299,16 @@ impl Reading<'_> {
 
     /// The text of a key and where it comes from: environment, then file.
     fn written(&mut self, section: &str, name: &str) -> Option<(String, Origin)> {
+        self.overriding(section, name).or_else(|| self.in_file(section, name))
+    }
+
+    fn overriding(&self, section: &str, name: &str) -> Option<(String, Origin)> {
         let variable = self.schema.env_name(section, name);
-        if !self.schema.env_prefix.is_empty()
-            && let Some(text) = (self.around.env)(&variable)
-        {
-            return Some((text, Origin::Environment(variable)));
-        }
+        let text = (!self.schema.env_prefix.is_empty()).then(|| (self.around.env)(&variable)).flatten()?;
+        Some((text, Origin::Environment(variable)))
+    }
+
+    fn in_file(&mut self, section: &str, name: &str) -> Option<(String, Origin)> {
         // A key of [DEFAULT] is visible everywhere for references, but only [DEFAULT] itself is configured by it.
         let line = self.doc.section(section).and_then(|section| section.entry(name))?.line;
         match self.doc.resolve(section, name, &Variables::default()) {
@@ -321,28 +340,47 @@ impl Reading<'_> {
     }
 
     fn secret(&mut self, part: &Part, key: &Key, stem: &str) {
-        let direct = self.written(part.name, key.name);
-        let file = self.written(part.name, &format!("{stem}_file"));
-        let env = self.written(part.name, &format!("{stem}_env"));
-        let given =
-            [direct.is_some(), file.is_some(), env.is_some()].into_iter().filter(|given| *given).count();
-        if given > 1 {
+        let names = [key.name.to_owned(), format!("{stem}_file"), format!("{stem}_env")];
+        let overriding = names.each_ref().map(|name| self.overriding(part.name, name));
+        if overriding.iter().any(Option::is_some) {
+            return self.take_secret(part, key, stem, overriding);
+        }
+        let in_file = names.each_ref().map(|name| self.in_file(part.name, name));
+        let Some(handed) = (self.around.credential)(stem) else {
+            return self.take_secret(part, key, stem, in_file);
+        };
+        let origin = Origin::Credential(stem.to_owned());
+        match handed {
+            Ok(text) => self.put_secret(part, key, &text, origin),
+            Err(error) => self.wrong(part, key, &origin, format!("cannot be read: {error}")),
+        }
+        if let Some((_, Origin::Line(line))) = in_file.into_iter().flatten().next() {
+            let why = format!("is not used: the credential `{stem}` of the service manager comes first");
+            let finding = Finding::warning("unused-secret", why).at(line).section(part.name).key(key.name);
+            self.notes.push(finding.remedy("remove it from the file"));
+        }
+    }
+
+    /// Of one place: the text itself, a file that holds it, a variable that holds it.
+    fn take_secret(&mut self, part: &Part, key: &Key, stem: &str, given: [Option<(String, Origin)>; 3]) {
+        if given.iter().flatten().count() > 1 {
             let why = format!("is given more than once ({}, {stem}_file, {stem}_env)", key.name);
-            let origin = direct.or(file).or(env).map_or(Origin::Default, |(_, origin)| origin);
+            let origin = given.into_iter().flatten().next().map_or(Origin::Default, |(_, origin)| origin);
             return self.wrong(part, key, &origin, why);
         }
+        let [direct, file, env] = given;
         if let Some((text, origin)) = direct {
             return self.put(part, key, text, origin, true);
         }
         if let Some((path, origin)) = file {
             return match (self.around.file)(&path) {
-                Ok(text) => self.put(part, key, text.trim_end_matches(['\r', '\n']).to_owned(), origin, true),
+                Ok(text) => self.put_secret(part, key, &text, origin),
                 Err(error) => self.wrong(part, key, &origin, format!("{path} cannot be read: {error}")),
             };
         }
         if let Some((variable, origin)) = env {
             return match (self.around.env)(&variable) {
-                Some(text) => self.put(part, key, text, origin, true),
+                Some(text) => self.put_secret(part, key, &text, origin),
                 None => self.wrong(part, key, &origin, format!("environment variable {variable} is not set")),
             };
         }
@@ -350,6 +388,14 @@ impl Reading<'_> {
             Some(default) => self.put(part, key, default.to_owned(), Origin::Default, true),
             None if key.required => self.missing(part, key),
             None => {}
+        }
+    }
+
+    /// A secret that was written elsewhere: without the line end that editors and `echo` add. An empty one is a mistake there.
+    fn put_secret(&mut self, part: &Part, key: &Key, text: &str, origin: Origin) {
+        match text.trim_end_matches(['\r', '\n']) {
+            "" => self.wrong(part, key, &origin, "is empty".to_owned()),
+            text => self.put(part, key, text.to_owned(), origin, true),
         }
     }
 
@@ -377,6 +423,7 @@ impl Reading<'_> {
         match origin {
             Origin::Line(line) => finding.line = *line,
             Origin::Environment(variable) => finding.why = format!("{} (from {variable})", finding.why),
+            Origin::Credential(name) => finding.why = format!("{} (credential {name})", finding.why),
             Origin::Default => {}
         }
         let unit = if key.unit.is_empty() { String::new() } else { format!(" ({})", key.unit) };

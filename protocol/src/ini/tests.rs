@@ -254,7 +254,37 @@ fn settings(text: &str, env: &[(&str, &str)]) -> Result<settings::Settings, IniE
     let lookup = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
     let file =
         |path: &str| if path == "/p" { Ok("from file\n".to_owned()) } else { Err("no such file".into()) };
-    SCHEMA.read(&doc, &Surroundings { env: &lookup, file: &file })
+    let credential = |name: &str| match lookup("CREDENTIALS") {
+        Some(text) if name == "password" => {
+            Some(if text == "?" { Err("not yours".to_owned()) } else { Ok(text) })
+        }
+        _ => None,
+    };
+    SCHEMA.read(&doc, &Surroundings { env: &lookup, file: &file, credential: &credential })
+}
+
+#[test]
+fn of_the_places_of_a_secret_the_first_counts() {
+    let text = "[xmpp]\ndomain = d\npassword = in the file\n";
+    let check = |env: &[(&str, &str)], expected: &str, warnings: &[&str]| {
+        let found = settings(text, env).unwrap();
+        assert_eq!(found.secret("xmpp", "password").unwrap().expose(), expected);
+        let codes: Vec<&str> = found.warnings().iter().map(|finding| finding.code).collect();
+        assert_eq!(codes, warnings, "{env:?}");
+        assert!(!format!("{found:?}").contains(expected));
+    };
+    check(&[], "in the file", &[]);
+    check(&[("CREDENTIALS", "handed over\n")], "handed over", &["unused-secret"]);
+    check(&[("CREDENTIALS", "handed over"), ("PROG_XMPP_PASSWORD", "overriding")], "overriding", &[]);
+    check(&[("PROG_XMPP_PASSWORD_FILE", "/p")], "from file", &[]);
+    check(&[("PROG_XMPP_PASSWORD_ENV", "X"), ("X", "of a variable")], "of a variable", &[]);
+    let fails = |env: &[(&str, &str)], expected: &str| {
+        let error = settings(text, env).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    fails(&[("CREDENTIALS", "?")], "cannot be read: not yours (credential password)");
+    fails(&[("CREDENTIALS", "\n")], "is empty (credential password)");
+    fails(&[("PROG_XMPP_PASSWORD_FILE", "/p"), ("PROG_XMPP_PASSWORD", "x")], "more than once");
 }
 
 #[test]

@@ -62,6 +62,7 @@ fn load() -> Load {
         max_running: Some(4),
         accepting: true,
         warning: Some("little space".into()),
+        refusing: None,
     }
 }
 

@@ -7,7 +7,7 @@ fn parse(text: &str) -> Result<AgentConfig, IniError> {
     let file = |path: &str| {
         if path == "/run/secret" { Ok("s3cret\n".to_owned()) } else { Err("no such file".into()) }
     };
-    let around = Surroundings { env: &env, file: &file };
+    let around = Surroundings { env: &env, file: &file, credential: &|_| None };
     AgentConfig::parse(Path::new("/etc/wps/remote.config"), text.as_bytes(), &around, "node7")
 }
 
@@ -154,4 +154,55 @@ fn a_password_that_everybody_can_read_is_a_warning() {
     };
     assert!(warned(0o644));
     assert!(!warned(0o640));
+}
+
+#[cfg(unix)]
+#[test]
+fn secrets_that_others_can_read_are_named() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let (path, secret) = (dir.path().join("remote.config"), dir.path().join("secret"));
+    std::fs::write(&secret, "s3cret\n").unwrap();
+    let text = format!("[DEFAULT]\ndomain=d\nuser=u\npassword_file={}\n", secret.display());
+    let codes = |text: &str, mode: u32| {
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(mode)).unwrap();
+        let config = AgentConfig::load(&path).unwrap();
+        assert!(!format!("{config:?}").contains("s3cret"));
+        config
+            .warnings
+            .iter()
+            .map(|w| (w.code, w.key.clone().unwrap_or_default().to_string()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(codes(&text, 0o600), []);
+    assert_eq!(codes(&text, 0o644), [("readable-by-all", "password_file".to_owned())]);
+    let uploader = format!(
+        "{text}[UPLOADER]\nuploader_class_name = sftp\nuploader_host = h\nuploader_username = u\nuploader_password = x\n"
+    );
+    let found = codes(&uploader, 0o600);
+    assert!(found.contains(&("clear-upload-password", "uploader_password".to_owned())), "{found:?}");
+}
+
+#[test]
+fn a_running_agent_is_found_without_its_secrets() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("remote.config");
+    std::fs::write(&path, "[DEFAULT]\ndomain=d\nuser=u\nresource_file_dir = here\n").unwrap();
+    assert!(AgentConfig::load(&path).is_err(), "the password is missing");
+    assert_eq!(AgentConfig::records_of(&path).unwrap(), dir.path().join("here"));
+}
+
+#[test]
+fn what_changed_is_told_apart_by_when_it_takes_effect() {
+    let base = "[DEFAULT]\ndomain=d\nuser=u\npassword=p\n";
+    let started = parse(base).unwrap();
+    let check = |lines: &str, live: &[&str], restart: &[&str]| {
+        let found = differences(&started, &started, &parse(&format!("{base}{lines}\n")).unwrap());
+        assert_eq!((found.live.as_slice(), found.restart.as_slice()), (live, restart), "{lines}");
+    };
+    check("", &[], &[]);
+    check("capacity = 7\nprocess_blacklist = [x]", &["capacity", "process_blacklist"], &[]);
+    check("retention_seconds = 1\nagent_name = n", &["retention_seconds"], &["agent_name"]);
+    check("[Interpreters]\npy = python3 -u", &[], &["[Interpreters]"]);
 }

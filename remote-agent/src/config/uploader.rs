@@ -18,7 +18,7 @@ pub enum UploaderKind {
 }
 
 /// An upload server.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uploader {
     /// Its protocol.
     pub kind: UploaderKind,

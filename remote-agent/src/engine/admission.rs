@@ -48,7 +48,10 @@ pub(super) fn admit(
 ) -> Result<(), Refusal> {
     let refuse = |reason, text: String| Err(Refusal { reason, text });
     if draining {
-        return refuse(RefusalReason::Draining, "the agent takes no new work".to_owned());
+        return refuse(
+            RefusalReason::Draining,
+            "the agent is draining: it finishes its jobs and takes no new ones".to_owned(),
+        );
     }
     if let Some(program) = &measured.blacklisted {
         return refuse(RefusalReason::Blacklist, format!("program `{program}` is running"));
@@ -77,6 +80,8 @@ pub(super) fn admit(
 }
 
 pub(super) fn load(settings: &Settings, measured: &Measured, draining: bool, usage: &Usage) -> Load {
+    // Would something that costs nothing be taken?
+    let refusing = admit(settings, measured, draining, usage, 0.0).err();
     Load {
         cpu_percent: measured.cpu_percent,
         memory_percent: measured.memory_percent,
@@ -85,15 +90,16 @@ pub(super) fn load(settings: &Settings, measured: &Measured, draining: bool, usa
         used: usage.units,
         running: usage.running,
         max_running: settings.max_running,
-        // Would something that costs nothing be taken?
-        accepting: admit(settings, measured, draining, usage, 0.0).is_ok(),
+        accepting: refusing.is_none(),
         warning: measured.warning.clone(),
+        refusing,
     }
 }
 
 /// Whether a change is worth telling at once: percentages move all the time, and are told with the regular heartbeat.
 pub(super) fn differs(told: &Load, now: &Load) -> bool {
-    told.accepting != now.accepting
+    told.refusing.as_ref().map(|refusal| refusal.reason)
+        != now.refusing.as_ref().map(|refusal| refusal.reason)
         // Its words hold figures that move all the time.
         || told.warning.is_some() != now.warning.is_some()
         || told.running != now.running

@@ -13,8 +13,11 @@ mod admission;
 mod outbox;
 #[cfg(test)]
 mod tests;
+mod view;
+mod weighing;
 
 pub use admission::{Measured, Settings};
+pub use view::{Phase, View};
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::fmt;
@@ -49,6 +52,10 @@ pub enum Action {
     Send(Peer, FromAgent),
     /// Answer the request for this execution: it is taken.
     Taken(ExecutionId),
+    /// Find out the weight of this execution; [`Engine::weighed`] wants to know it.
+    Weigh(Box<Request>),
+    /// Answer the request for this execution: it is not taken.
+    Refuse(ExecutionId, Refusal),
     /// Start an execution.
     Start(Peer, Box<Request>),
     /// Ask a running execution to end.
@@ -116,6 +123,10 @@ impl Execution {
 pub struct Engine {
     settings: Settings,
     processes: BTreeMap<ProcessId, ProcessDescription>,
+    /// Processes whose weight depends on the inputs.
+    weighed: BTreeSet<ProcessId>,
+    /// Requests whose weight is being found out: nothing is promised yet, and nothing taken.
+    weighing: BTreeMap<ExecutionId, (Peer, Box<Request>)>,
     executions: BTreeMap<ExecutionId, Execution>,
     finished: HashSet<ExecutionId>,
     finished_order: VecDeque<ExecutionId>,
@@ -132,6 +143,8 @@ impl Engine {
         Self {
             settings,
             processes: BTreeMap::new(),
+            weighed: BTreeSet::new(),
+            weighing: BTreeMap::new(),
             executions: BTreeMap::new(),
             finished: HashSet::new(),
             finished_order: VecDeque::new(),
@@ -188,6 +201,8 @@ impl Engine {
     /// The connection is gone, and everybody with it.
     pub fn offline(&mut self) {
         self.subscribers.clear();
+        // Nobody waits for the answers; who still wants it will ask again.
+        self.weighing.clear();
     }
 
     /// An orchestrator asks for an execution.
@@ -224,16 +239,10 @@ impl Engine {
                 });
             }
         };
-        admission::admit(&self.settings, &self.measured, self.draining, &self.usage(), weight)?;
-        let execution = Execution {
-            process: request.process.clone(),
-            originator: from.clone(),
-            weight,
-            state: State::Starting,
-        };
-        self.executions.insert(request.execution.clone(), execution);
-        out.push(Action::Start(from, Box::new(request)));
-        self.announce(out);
+        if self.weighed.contains(&request.process) {
+            return self.weigh(from, request, out);
+        }
+        self.take(from, Box::new(request), weight, out)?;
         Ok(Answer::Later)
     }
 
@@ -245,6 +254,11 @@ impl Engine {
         out: &mut Actions,
     ) -> Result<(), NotHeld> {
         if self.finished.contains(execution) {
+            return Ok(());
+        }
+        if self.weighing.remove(execution).is_some() {
+            let text = "it was given up before it was taken".to_owned();
+            out.push(Action::Refuse(execution.clone(), Refusal { reason: RefusalReason::Capacity, text }));
             return Ok(());
         }
         let held = self.executions.get_mut(execution).ok_or(NotHeld)?;
@@ -358,6 +372,12 @@ impl Engine {
     /// What the host's load is now.
     pub fn measure(&mut self, measured: Measured, out: &mut Actions) {
         self.measured = measured;
+        self.announce(out);
+    }
+
+    /// What the administrator allows is now this. What runs already goes on.
+    pub fn configure(&mut self, settings: Settings, out: &mut Actions) {
+        self.settings = settings;
         self.announce(out);
     }
 

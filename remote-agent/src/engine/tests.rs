@@ -132,6 +132,8 @@ fn describe(action: &Action) -> String {
             format!("{peer}: {what}")
         }
         Action::Taken(id) => format!("taken {id}"),
+        Action::Weigh(request) => format!("weigh {}", request.execution),
+        Action::Refuse(id, refusal) => format!("refuse {id} {:?}", refusal.reason),
         Action::Start(_, request) => format!("start {}", request.execution),
         Action::Abort(id) => format!("abort {id}"),
         Action::Release(id) => format!("release {id}"),
@@ -281,7 +283,7 @@ fn refusals_say_why_and_start_nothing() {
     world.run("e1", "free");
     world.engine.drain(true, &mut world.out);
     world.expect(&["announce"]);
-    check(&mut world, "free", RefusalReason::Draining, "no new work");
+    check(&mut world, "free", RefusalReason::Draining, "takes no new ones");
     assert_eq!(world.request("e1", "free"), Ok(Answer::Known), "what is held stays held");
 
     let mut world = World::new(Settings { capacity: 0.0, ..settings() }, &[("free", 0.0)]);
@@ -493,7 +495,7 @@ proptest! {
                         prop_assert!(present.contains(&to) && !released.contains(&execution));
                     }
                     Action::Send(to, _) => prop_assert!(present.contains(&to), "{to} is not there"),
-                    Action::Taken(_) | Action::Abort(_) | Action::Announce => {}
+                    Action::Taken(_) | Action::Abort(_) | Action::Announce | Action::Weigh(_) | Action::Refuse(..) => {}
                 }
             }
             let load = world.engine.load();
