@@ -317,7 +317,9 @@ fn disks(config: &AgentConfig) -> Vec<(&'static str, PathBuf)> {
 }
 
 async fn measure(mut config: watch::Receiver<Arc<AgentConfig>>, to: watch::Sender<Measured>) {
-    let made = |config: &AgentConfig| Sampler::new(config.load_window, forbidden(config)).with_folders(disks(config));
+    let made = |config: &AgentConfig| {
+        Sampler::new(config.load_window, forbidden(config)).with_folders(disks(config))
+    };
     let mut sampler = made(&config.borrow_and_update());
     let mut warned = false;
     let mut clock = interval(load::SAMPLE_EVERY);

@@ -5,9 +5,11 @@
 //! cargo run --release -p e2e --bin bench            # the usual amounts
 //! cargo run --release -p e2e --bin bench -- 0.2     # a fifth of them
 //! cargo run --release -p e2e --bin bench -- agent   # the agent alone, nothing else
+//! cargo run --release -p e2e --bin bench -- descriptors   # a thousand descriptors, nothing else
 //! ```
 
 mod agent;
+mod descriptors;
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -34,6 +36,9 @@ fn main() {
     let amount = |usual: usize| ((usual as f64 * scale) as usize).max(20);
     if cfg!(debug_assertions) {
         tell("note: this is a debug build; figures of a release build are several times better");
+    }
+    if std::env::args().nth(1).as_deref() == Some("descriptors") {
+        return descriptors::measure();
     }
     e2e::run("bench", |site| {
         site.expect_warning("");
@@ -121,6 +126,7 @@ fn main() {
             mib(supervisors.iter().sum::<u64>()) / supervisors.len().max(1) as f64
         ));
     });
+    descriptors::measure();
 }
 
 /// The agent without orchestrator and XMPP.

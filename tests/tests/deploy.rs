@@ -58,3 +58,38 @@ fn the_units_are_sound() {
         assert!(ours.is_empty(), "{ours:?}");
     }
 }
+
+#[test]
+fn the_units_are_hardened_and_tell_how_they_are() {
+    for unit in ["wps-orchestrator.service", "wps-remote-agent.service"] {
+        let file = root().join("deploy/systemd").join(unit);
+        let text = fs::read_to_string(&file).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        for line in
+            ["Type=notify", "NotifyAccess=main", "WatchdogSec=60", "ExecReload=/bin/kill -HUP $MAINPID"]
+        {
+            assert!(lines.contains(&line), "{unit}: {line}");
+        }
+        if unit == "wps-remote-agent.service" {
+            assert!(lines.contains(&"KillMode=process"), "supervisors must outlive the agent");
+        }
+        if !installed("systemd-analyze") {
+            skip("the_units_are_hardened_and_tell_how_they_are", "systemd-analyze is not installed");
+            continue;
+        }
+        // Exposure from 0.0 to 10.0; the agent's jobs need more than the orchestrator.
+        let most = if unit == "wps-orchestrator.service" { "20" } else { "30" };
+        let output = Command::new("systemd-analyze")
+            .args(["security", "--offline=yes", "--no-pager", "--threshold", most])
+            .arg(&file)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        if errors.contains("unrecognized option") {
+            skip("the_units_are_hardened_and_tell_how_they_are", "this systemd-analyze works online only");
+            continue;
+        }
+        assert!(output.status.success(), "{unit}: {} {errors}", said.lines().last().unwrap_or_default());
+    }
+}
