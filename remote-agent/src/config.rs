@@ -164,29 +164,10 @@ fn words(line: &str) -> Vec<String> {
 impl AgentConfig {
     /// Reads a file and its surroundings from this host: environment, secret files, credentials, host name, permissions.
     pub fn load(path: &Path) -> Result<Self, IniError> {
-        Self::load_with(path, false)
-    }
-
-    /// With stand-ins for the secrets, where only the rest matters.
-    fn load_with(path: &Path, without_secrets: bool) -> Result<Self, IniError> {
-        let shown = path.to_string_lossy().into_owned();
-        let fail = |why: String, remedy: &str| IniError {
-            file: shown.clone(),
-            findings: vec![Finding::error("not-readable", why).remedy(remedy)],
-        };
-        let bytes = std::fs::read(path)
-            .map_err(|error| fail(format!("cannot be read: {error}"), "name the file with --config FILE"))?;
-        let base = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-        let absolute = paths::absolute(path, &base);
+        let (absolute, bytes) = read(path)?;
         let env = |name: &str| std::env::var(name).ok();
-        let host_name = host_name();
-        if without_secrets {
-            let stand_in = |_: &str| Some(Ok("-".to_owned()));
-            let around = Surroundings { env: &env, file: &|_| Ok("-".to_owned()), credential: &stand_in };
-            return Self::parse(&absolute, &bytes, &around, &host_name);
-        }
         let around = Surroundings { env: &env, file: &secrets::file, credential: &secrets::credential };
-        let mut config = Self::parse(&absolute, &bytes, &around, &host_name)?;
+        let mut config = Self::parse(&absolute, &bytes, &around, &host_name())?;
         config.warnings.extend(secrets::exposed(&absolute, &bytes));
         Ok(config)
     }
@@ -236,6 +217,20 @@ impl AgentConfig {
     }
 }
 
+/// The absolute path of a configuration, and its bytes.
+fn read(path: &Path) -> Result<(PathBuf, Vec<u8>), IniError> {
+    let fail = |error: std::io::Error| IniError {
+        file: path.to_string_lossy().into_owned(),
+        findings: vec![
+            Finding::error("not-readable", format!("cannot be read: {error}"))
+                .remedy("name the file with --config FILE"),
+        ],
+    };
+    let bytes = std::fs::read(path).map_err(fail)?;
+    let base = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    Ok((paths::absolute(path, &base), bytes))
+}
+
 /// Name of this host; `localhost` if the system has none.
 #[cfg(unix)]
 pub fn host_name() -> String {
@@ -256,6 +251,9 @@ struct Builder<'a> {
     dir: &'a Path,
     errors: Vec<Finding>,
 }
+
+/// Where records are kept unless the file says otherwise, beside it.
+const DEFAULT_RECORDS: &str = "running";
 
 const D: &str = wps_remote_protocol::ini::DEFAULT_SECTION;
 
@@ -299,7 +297,8 @@ impl Builder<'_> {
         }
         let port = self.s.integer(D, "port").and_then(|port| u16::try_from(port).ok()).unwrap_or(5222);
         let tls = self.tls(port, &address);
-        let resource_file_dir = self.path("resource_file_dir").unwrap_or_else(|| self.dir.join("running"));
+        let resource_file_dir =
+            self.path("resource_file_dir").unwrap_or_else(|| self.dir.join(DEFAULT_RECORDS));
         let beside = resource_file_dir.parent().unwrap_or(self.dir).join("work");
         let blacklist = self.blacklist();
         let path_map = self.path_map();

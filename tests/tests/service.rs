@@ -291,7 +291,11 @@ fn no_secret_is_ever_written_down() {
         let plain = base64(format!("\0a\0{password}").as_bytes());
         let forbidden =
             [password.clone(), room, "upload-s3cret".to_owned(), base64(password.as_bytes()), plain];
-        let own = [agent.config_file().to_owned(), credentials.join("password")];
+        let own = [
+            agent.config_file().to_owned(),
+            orchestrator.config_file().to_owned(),
+            credentials.join("password"),
+        ];
         let mut looked = 0;
         each_file(site.folder(), &mut |path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -123,9 +123,10 @@ impl Engine {
                         let waiting = match unfit {
                             None => Waiting::NoAgent,
                             Some(Unfit::Busy) => Waiting::AllBusy,
-                            Some(Unfit::NotAccepting) => {
-                                self.fleet.reasons(&process).map_or(Waiting::NotAccepting, Waiting::Declined)
-                            }
+                            Some(Unfit::NotAccepting) => self
+                                .fleet
+                                .reasons(&process, now)
+                                .map_or(Waiting::NotAccepting, Waiting::Declined),
                         };
                         self.explain(&process, waiting, out);
                         break;
@@ -227,6 +228,7 @@ impl Engine {
                     let pause = BACKOFF_MS.saturating_mul(1 << agent.refusals.min(10)).min(MAX_BACKOFF_MS);
                     agent.refusals = agent.refusals.saturating_add(1);
                     agent.refused_until = now.plus_ms(pause);
+                    agent.refused = Some(refusal.text.clone());
                 }
             }
         }

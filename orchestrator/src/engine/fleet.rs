@@ -31,6 +31,8 @@ pub struct Agent {
     pub executions: HashMap<ExecutionId, f64>,
     /// Nothing is sent before this moment, because it refused something.
     pub refused_until: Timestamp,
+    /// What it said when it refused.
+    pub refused: Option<String>,
     /// Refusals in a row.
     pub refusals: u32,
     /// Grows with each dispatch in the fleet: the agent with the smallest number waited longest.
@@ -57,6 +59,7 @@ impl Agent {
             asked: None,
             executions: HashMap::new(),
             refused_until: Timestamp::default(),
+            refused: None,
             refusals: 0,
             last_chosen: 0,
         }
@@ -239,10 +242,15 @@ impl Fleet {
     }
 
     /// Why the agents that offer a process take no new work, as they have announced it: without figures, which change all the
-    /// time, and of a few agents only. `None` = none has given a reason.
-    pub fn reasons(&self, process: &ProcessId) -> Option<String> {
+    /// time, and of a few agents only; or what they said when they refused a job just now. `None` = none has given a reason.
+    pub fn reasons(&self, process: &ProcessId, now: Timestamp) -> Option<String> {
         let agents = self.offers.get(process).into_iter().flatten().filter_map(|id| self.agents.get(id));
         let reasons = agents.filter_map(|agent| {
+            if now < agent.refused_until
+                && let Some(why) = &agent.refused
+            {
+                return Some(format!("{} refused a job: {why}", agent.id));
+            }
             let why = match agent.load.as_ref()?.refusing.as_ref()?.reason {
                 RefusalReason::Capacity => "is full",
                 RefusalReason::Load => "is overloaded",

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use wps_remote_protocol::ini::IniError;
+use wps_remote_protocol::ini::{Document, IniError, Options, Variables};
 
-use super::AgentConfig;
+use super::{AgentConfig, DEFAULT_RECORDS, SCHEMA, paths};
 
 /// Keys whose values differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -108,9 +108,21 @@ pub fn differences(started: &AgentConfig, before: &AgentConfig, new: &AgentConfi
 }
 
 impl AgentConfig {
-    /// Where the agent with this configuration keeps its records. Secrets are not needed for that, and an operator often does
-    /// not have them: a systemd credential is there for the agent alone.
+    /// Where the agent with this configuration keeps its records. The rest of the file may have faults, which an operator wants
+    /// to look into while the agent runs, and secrets are not needed: a systemd credential is there for the agent alone.
     pub fn records_of(path: &Path) -> Result<PathBuf, IniError> {
-        Self::load_with(path, true).map(|config| config.resource_file_dir)
+        let (absolute, bytes) = super::read(path)?;
+        let folder = absolute.parent().unwrap_or(Path::new("/"));
+        let doc = Document::parse(&bytes, &Options::new(absolute.to_string_lossy()).ignoring_case())?;
+        let key = "resource_file_dir";
+        let written = match std::env::var(SCHEMA.env_name(super::D, key)) {
+            Ok(text) => Some(text),
+            Err(_) => {
+                let found = doc.resolve(super::D, key, &Variables::default());
+                found.map_err(|finding| doc.error(vec![finding]))?.map(|text| text.to_string())
+            }
+        };
+        let written = written.filter(|text| !text.is_empty()).unwrap_or_else(|| DEFAULT_RECORDS.to_owned());
+        Ok(paths::absolute(Path::new(&written), folder))
     }
 }

@@ -191,6 +191,12 @@ fn a_running_agent_is_found_without_its_secrets() {
     std::fs::write(&path, "[DEFAULT]\ndomain=d\nuser=u\nresource_file_dir = here\n").unwrap();
     assert!(AgentConfig::load(&path).is_err(), "the password is missing");
     assert_eq!(AgentConfig::records_of(&path).unwrap(), dir.path().join("here"));
+    std::fs::write(&path, "[DEFAULT]\ncapacity = many\n").unwrap();
+    assert_eq!(
+        AgentConfig::records_of(&path).unwrap(),
+        dir.path().join("running"),
+        "faults elsewhere are no matter"
+    );
 }
 
 #[test]

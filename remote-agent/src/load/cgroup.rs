@@ -259,4 +259,64 @@ mod tests {
         let mut none = Cgroups::find("", Path::new("/no/such/folder"));
         assert_eq!((none.memory_percent(GIB), none.cpu_percent(5, 2.0)), (None, None));
     }
+
+    /// A group that is removed with everything in it at the end of the test.
+    struct Real(Vec<PathBuf>);
+
+    impl Drop for Real {
+        fn drop(&mut self) {
+            for folder in &self.0 {
+                for pid in fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default().lines() {
+                    let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw);
+                    pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
+                }
+            }
+            let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+            while self.0.iter().any(|folder| folder.exists() && fs::remove_dir(folder).is_err())
+                && std::time::Instant::now() < end
+            {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+        }
+    }
+
+    #[test]
+    fn a_real_quota_is_seen() {
+        let name = format!("wps-test-{}", std::process::id());
+        let root = Path::new(ROOT);
+        let unified = root.join("cgroup.controllers").exists();
+        let mounts =
+            if unified { vec![root.to_owned()] } else { vec![root.join("cpu"), root.join("cpuacct")] };
+        let folders: Vec<PathBuf> = mounts.iter().map(|mount| mount.join(&name)).collect();
+        let made = folders.iter().all(|folder| fs::create_dir(folder).is_ok());
+        let group = Real(folders);
+        let limited = if unified {
+            fs::write(group.0[0].join("cpu.max"), "20000 100000")
+        } else {
+            fs::write(group.0[0].join("cpu.cfs_quota_us"), "20000")
+        };
+        if !made || limited.is_err() {
+            eprintln!("SKIPPED a_real_quota_is_seen: no cgroup can be made here");
+            return;
+        }
+        let mut child = std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        let moved = group
+            .0
+            .iter()
+            .all(|folder| fs::write(folder.join("cgroup.procs"), child.id().to_string()).is_ok());
+        let own = fs::read_to_string(format!("/proc/{}/cgroup", child.id())).unwrap_or_default();
+        let mut groups = Cgroups::find(&own, root);
+        let begin = std::time::Instant::now();
+        let mut seen = None;
+        // Two fifths of a core would be above the quota of one fifth; how much of it a busy machine grants is its own affair.
+        while seen.is_none_or(|percent| percent <= 0.0) && begin.elapsed().as_secs() < 20 {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            let now = u64::try_from(begin.elapsed().as_micros()).unwrap();
+            seen = groups.cpu_percent(now, 1.0);
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(moved, "the child could be put into its group");
+        assert!(seen.is_some_and(|percent| percent > 0.0 && percent <= 100.0), "{seen:?} of {own}");
+    }
 }
