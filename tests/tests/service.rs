@@ -24,8 +24,8 @@ struct Manager {
 
 impl Manager {
     fn at(path: &Path) -> Self {
-        let socket = UnixDatagram::bind(path).unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let socket = UnixDatagram::bind(path).expect("the path is free");
+        socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a socket takes a time limit");
         Self { socket }
     }
 
@@ -212,7 +212,7 @@ fn agents(orchestrator: &e2e::orchestrator::Orchestrator<'_>) -> String {
         .arg(orchestrator.config_file())
         .arg("agents")
         .output()
-        .unwrap();
+        .expect("the orchestrator's program can be started");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -335,7 +335,7 @@ fn base64(bytes: &[u8]) -> String {
             text.push(char::from(LETTERS[(group >> (18 - 6 * n) & 63) as usize]));
         }
     }
-    while text.len() % 4 != 0 {
+    while !text.len().is_multiple_of(4) {
         text.push('=');
     }
     text
