@@ -135,6 +135,11 @@ async fn run(folder: &Path, words: &[String], question: &str, manner: &Manner) -
     for name in &manner.hidden_variables {
         command.env_remove(name);
     }
+    // As the programs of jobs run; without the agent's other groups, which the standard library drops with its user.
+    #[cfg(unix)]
+    if let Some(user) = &manner.run_as {
+        command.uid(user.uid).gid(user.gid).env("HOME", &user.home).env("USER", &user.name);
+    }
     // A group of its own, so that what it has started can be ended with it.
     #[cfg(unix)]
     command.process_group(0);

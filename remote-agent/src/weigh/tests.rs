@@ -43,6 +43,8 @@ impl World {
             grace: Duration::from_secs(1),
             log_limit_bytes: 1000,
             hidden_variables: vec!["HOME".into()],
+            run_as: None,
+            cgroup: None,
         };
         self.weigher.weigh(&self.descriptor, &request, &manner).await.unwrap()
     }
