@@ -29,6 +29,7 @@ impl World {
             weight: 1.0,
             repeatable: false,
             max_running_time_s: 0,
+            roles: vec![],
         };
         let mut out = Actions::new();
         engine.weigh_first(BTreeSet::from([id]));
