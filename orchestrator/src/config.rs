@@ -163,8 +163,15 @@ impl Config {
             (
                 "[store]",
                 same(
-                    &(&self.store, &self.durability, &self.data_dir),
-                    &(&other.store, &other.durability, &other.data_dir),
+                    &(&self.store, &self.postgres, &self.node, &self.lease, &self.durability, &self.data_dir),
+                    &(
+                        &other.store,
+                        &other.postgres,
+                        &other.node,
+                        &other.lease,
+                        &other.durability,
+                        &other.data_dir,
+                    ),
                 ),
             ),
             (
