@@ -150,20 +150,12 @@ impl<'a> Agent<'a> {
         let status = self.program.stop();
         assert!(status.success(), "{} ended with {status}:\n{}", self.name, self.program.tail());
         self.site.forget(&self.program);
-        Self::launch(self.site, &self.name, self.file, self.services)
+        Self::launch(self.site, &self.name, self.file, self.services, self.run)
     }
 
     /// Kills it (SIGKILL) and starts it again with the same configuration.
     pub fn kill_and_restart(self) -> Self {
         self.program.kill();
-        self.site.forget(&self.program);
-        Self::launch(self.site, &self.name, self.file, self.services, self.run)
-    }
-
-    /// Stops it in order and starts it again with the same configuration.
-    pub fn restart(self) -> Self {
-        let status = self.program.stop();
-        assert!(status.success(), "{} ended with {status}:\n{}", self.name, self.program.tail());
         self.site.forget(&self.program);
         Self::launch(self.site, &self.name, self.file, self.services, self.run)
     }

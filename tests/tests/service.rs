@@ -166,7 +166,7 @@ fn a_drained_agent_finishes_its_jobs_and_takes_no_new_ones() {
         assert!(orchestrator.program().log().contains("agent takes no new work: the agent is draining"));
 
         // A restart must not open a host that an administrator has closed.
-        let agent = agent.restart();
+        let agent = agent.stop_and_restart();
         orchestrator.wait_for(&["test:Victim"]);
         let taken_over =
             wait_until(LONG, || agent.operator("status", &[]).1.contains("running ").then_some(()));
@@ -272,7 +272,7 @@ fn no_secret_is_ever_written_down() {
         };
         let (password, room) = (secret("password"), secret("mucServicePassword"));
         fs::write(credentials.join("password"), format!("{password}\n")).unwrap();
-        let agent = agent.restart();
+        let agent = agent.stop_and_restart();
         orchestrator.wait_for(&["test:Victim"]);
         let mut wps = orchestrator.wps();
         let job = wps.submit(&Execute::new("test:Victim").stored());
