@@ -7,6 +7,7 @@ mod common;
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use wps_remote_agent::execution::stdout::{Decide, Verdict};
 use wps_remote_agent::execution::{self, Begin, Event, Host, Prepared, WORKDIR_VARIABLE};
 use wps_remote_agent::outputs::{Expected, Place};
-use wps_remote_agent::supervise::record::Launch;
+use wps_remote_agent::supervise::record::{Launch, RunAs};
 use wps_remote_agent::workdir::{Control, Ending, Found, LOG_FILE, Record};
 use wps_remote_protocol::{
     DataType, ErrorKind, ExecutionError, ExecutionId, LiteralData, LiteralType, LogLevel, ProcessId, Value,
@@ -516,4 +517,61 @@ async fn a_full_disk_is_a_clear_failure_and_the_next_job_is_well() {
     script(world.folder.path(), "program.sh", "echo x > result.txt");
     assert!(matches!(Followed::start(&host, "e3", world.begin("e3")).ending().await, Ending::Completed(_)));
     drop(host);
+}
+
+#[tokio::test]
+async fn another_user_owns_the_folder_and_can_neither_read_our_records_nor_lead_us_elsewhere() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED another_user_owns_the_folder: only root may change users");
+        return;
+    }
+    let world = World::new(
+        "cat $FOLDER/control/e1/job.json; cat in.txt; echo more >> in.txt; id -u; rm stdout.log; ln -s $FOLDER/secret stdout.log; \
+         ln -s $FOLDER/secret result.txt; exit 3",
+    );
+    fs::set_permissions(world.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(world.path("secret"), "our secret").unwrap();
+    fs::set_permissions(world.path("secret"), fs::Permissions::from_mode(0o600)).unwrap();
+    let user = RunAs { name: "nobody".into(), uid: 65534, gid: 65534, groups: vec![65534], home: "/".into() };
+    let begin = |id: &str| {
+        let mut record = world.record(id);
+        record.launch.run_as = Some(user.clone());
+        let input = record.work_dir.join("in.txt");
+        let fill = Box::new(move || {
+            fs::write(input, "given\n").unwrap();
+            Ok(())
+        });
+        Begin::New(Box::new(move || Ok(Prepared { record, rules: rules(), fill })))
+    };
+    let host = world.agent();
+    let error = Followed::start(&host, "e1", begin("e1")).error().await;
+    assert_eq!(error.kind, ErrorKind::Exited(3), "{}", error.text);
+    assert!(!error.text.contains("our secret"), "{}", error.text);
+    let work_dir = world.path("out/e1");
+    assert_eq!(fs::metadata(&work_dir).unwrap().uid(), 65534);
+    assert_eq!(fs::read_to_string(work_dir.join("in.txt")).unwrap(), "given\nmore\n", "its input is its own");
+
+    script(world.folder.path(), "program.sh", "rm -f result.txt; ln -s $FOLDER/secret result.txt");
+    let error = Followed::start(&host, "e2", begin("e2")).error().await;
+    assert_eq!(error.kind, ErrorKind::OutputMissing("result1".into()));
+    assert!(error.text.contains("outside of the allowed folders"), "{}", error.text);
+}
+
+#[tokio::test]
+async fn a_result_of_which_a_part_was_dropped_is_no_result() {
+    let world = World::new("head -c 5000 /dev/zero | tr '\\0' x");
+    let mut record = world.record("e1");
+    let captured = record.work_dir.join("stdout.result");
+    record.launch.log_limit_bytes = 4000;
+    record.outputs[0].place = Place::File(captured.clone());
+    record.stdout_result = Some(captured);
+    let begin =
+        Begin::New(Box::new(move || Ok(Prepared { record, rules: rules(), fill: Box::new(|| Ok(())) })));
+    let error = Followed::start(&world.agent(), "e1", begin).error().await;
+    assert_eq!(error.kind, ErrorKind::OutputMissing("result1".into()));
+    assert!(
+        error.text.contains("1000 bytes of that were lost: at most 4000 bytes are kept"),
+        "{}",
+        error.text
+    );
 }
