@@ -111,6 +111,9 @@ pub struct Plan {
     /// Directories to make below the run directory (or beside it, when the descriptor's `workdir` differs), parents
     /// first; the run directory itself is the first.
     pub make_dirs: Vec<PathBuf>,
+    /// The one of them that is named after the execution though it is not the run directory; it must not exist before and
+    /// goes when the run directory goes.
+    pub extra_dir: Option<PathBuf>,
     /// Files to write before the program starts, in order.
     pub files: Vec<PlannedFile>,
     /// What the program reads from standard input; `None` = the null device.
@@ -255,8 +258,12 @@ pub fn prepare(
         Some(template) => paths::absolute(Path::new(&run.fill(template)), descriptor.dir()),
     };
     let mut make_dirs = vec![run.work_dir.clone()];
+    let mut extra_dir = None;
     if let Some(extra) = &descriptor.extra_dir {
-        make_dirs.push(run.inside(&run.fill(extra), "workdir")?);
+        let extra = run.inside(&run.fill(extra), "workdir")?;
+        let own = extra.file_name().is_some_and(|name| name == context.execution.as_str());
+        extra_dir = own.then(|| extra.clone());
+        make_dirs.push(extra);
     }
     let mut env: Vec<(String, String)> =
         descriptor.env.iter().map(|(name, value)| (name.clone(), run.fill(value))).collect();
@@ -295,6 +302,7 @@ pub fn prepare(
         env,
         work_dir: run.work_dir.clone(),
         make_dirs,
+        extra_dir,
         files: done.files,
         stdin: done.stdin,
         outputs,

@@ -95,6 +95,8 @@ pub struct AgentConfig {
     pub shared_dir: Option<PathBuf>,
     /// Watched folder of descriptors.
     pub services_dir: PathBuf,
+    /// Descriptors are ISO 8859-1.
+    pub latin1_descriptors: bool,
     /// Units of weight that may run at a time.
     pub capacity: f64,
     /// Above this percentage of CPU or memory no new work is taken; 100 = never.
@@ -195,7 +197,7 @@ impl AgentConfig {
             allowed_paths: self.allowed_paths.clone(),
             interpreters: self.interpreters.clone(),
             default_weight: self.default_weight,
-            latin1: false,
+            latin1: self.latin1_descriptors,
         }
     }
 
@@ -347,6 +349,7 @@ impl Builder<'_> {
             work_root: self.path("work_root").unwrap_or(beside),
             resource_file_dir,
             shared_dir: self.path("wps_execution_shared_dir"),
+            latin1_descriptors: self.s.text(D, "descriptor_encoding") == Some("latin1"),
             services_dir: self.path("services_dir").unwrap_or_else(|| self.dir.to_path_buf()),
             capacity: self.s.number(D, "capacity").unwrap_or(100.0),
             load_threshold: self.s.number(D, "load_threshold").unwrap_or(100.0),

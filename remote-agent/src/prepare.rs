@@ -109,6 +109,8 @@ fn record(
         weight: descriptor.weight,
         accepted_ms,
         work_dir: plan.work_dir.clone(),
+        extra_dir: plan.extra_dir.clone(),
+        keep: descriptor.debug,
         launch: Launch {
             argv: plan.argv(),
             cwd: plan.cwd.clone(),
@@ -211,6 +213,11 @@ fn fill(plan: &Plan, allowed: &[PathBuf], stdin: Option<(PathBuf, Vec<u8>)>) -> 
         error(ErrorKind::NotStarted, format!("{} cannot be written: {source}", path.display()))
     };
     for folder in plan.make_dirs.iter().filter(|folder| **folder != plan.work_dir) {
+        // One that will be removed again must be this execution's own.
+        if plan.extra_dir.as_ref() == Some(folder) && folder.symlink_metadata().is_ok() {
+            let text = format!("{} exists already: it was not made for this execution", folder.display());
+            return Err(error(ErrorKind::NotStarted, text));
+        }
         fs::create_dir_all(folder).map_err(|source| fail(folder, source))?;
     }
     for file in &plan.files {

@@ -48,6 +48,12 @@ pub struct Record {
     pub accepted_ms: i64,
     /// The working folder, created for this execution.
     pub work_dir: PathBuf,
+    /// A second folder that was created for it, where the descriptor has a `workdir` elsewhere.
+    #[serde(default)]
+    pub extra_dir: Option<PathBuf>,
+    /// Both are left when the record is removed: the descriptor is being debugged.
+    #[serde(default)]
+    pub keep: bool,
     /// What the supervisor starts.
     pub launch: Launch,
     /// File that gets the program's output without the records that a rule consumed, if that is a result.
@@ -359,10 +365,12 @@ impl Folder {
             Err(error) => return Err(error.into()),
         };
         // The record says what we created; the name is checked again because what follows cannot be undone.
-        let ours = record.work_dir.is_absolute()
-            && record.work_dir.file_name().is_some_and(|name| name == record.execution.as_str());
-        if ours {
-            remove_tree(&record.work_dir, "working folder")?;
+        let ours = |folder: &&PathBuf| {
+            folder.is_absolute() && folder.file_name().is_some_and(|name| name == record.execution.as_str())
+        };
+        let folders = std::iter::once(&record.work_dir).chain(&record.extra_dir);
+        for folder in folders.filter(|_| !record.keep).filter(ours) {
+            remove_tree(folder, "working folder")?;
         }
         self.remove_control()?;
         Ok(Some(record.execution))

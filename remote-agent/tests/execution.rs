@@ -66,6 +66,8 @@ impl World {
             originator: "orchestrator".into(),
             weight: 1.0,
             accepted_ms: 0,
+            extra_dir: None,
+            keep: false,
             launch: Launch {
                 argv: vec![self.program.to_str().unwrap().to_owned()],
                 cwd: work_dir.clone(),

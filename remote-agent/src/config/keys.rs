@@ -38,6 +38,12 @@ const DEFAULT: &[Key] = &[
         "Watched folder of service descriptors; the folder of this file if it is left out",
     ),
     Key::new(
+        "descriptor_encoding",
+        Kind::Choice(&["utf-8", "latin1"]),
+        "Encoding of the service descriptors",
+    )
+    .or("utf-8"),
+    Key::new(
         "resource_file_dir",
         Kind::Path,
         "Where the agent keeps its records; `running` beside this file if it is left out",

@@ -50,6 +50,14 @@ fn the_file_of_the_old_agent_loads_with_its_meaning() {
 }
 
 #[test]
+fn descriptors_may_be_in_another_encoding() {
+    let text = "[DEFAULT]\ndomain = d\nuser = u\npassword = p\n";
+    assert!(!parse(text).unwrap().load_context().latin1);
+    assert!(parse(&format!("{text}descriptor_encoding = latin1\n")).unwrap().load_context().latin1);
+    assert!(parse(&format!("{text}descriptor_encoding = ebcdic\n")).is_err());
+}
+
+#[test]
 fn a_minimal_file_is_enough() {
     let config =
         parse("[DEFAULT]\ndomain = example.org\nuser = agent\npassword_file = /run/secret\n").unwrap();

@@ -147,7 +147,8 @@ pub(super) fn read(reading: &mut Reading<'_>) -> Option<ServiceDescriptor> {
         actions: Vec::new(),
         outputs,
         rules: Arc::new(logging::read(reading, "Logging")),
-        debug: reading.flag(d, "debug", false),
+        // In old files the name may be a variable of the author with any text.
+        debug: reading.text(d, "debug").is_some_and(|text| text.trim().eq_ignore_ascii_case("true")),
         allowed_paths: reading.context.allowed_paths.clone(),
         legacy_sizes: (0, 0),
         warnings: Vec::new(),

@@ -154,7 +154,15 @@ pub fn read_document(
         Dialect::B => dialect_b::SECTIONS,
     };
     let options = Options { latin1: context.latin1, object_sections, folded_sections, ..Options::new(&name) };
-    Ok((dialect, Document::parse(bytes, &options)?))
+    let doc = Document::parse(bytes, &options).map_err(|mut error| {
+        for finding in error.findings.iter_mut().filter(|finding| finding.code == "not-utf8") {
+            let remedy =
+                "save the file as UTF-8, or set descriptor_encoding = latin1 in remote.config for all";
+            finding.remedy = Some(remedy.to_owned());
+        }
+        error
+    })?;
+    Ok((dialect, doc))
 }
 
 /// Reads a file that is meant to be a descriptor; every fault is reported.

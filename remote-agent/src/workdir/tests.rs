@@ -36,6 +36,8 @@ impl World {
             originator: "orchestrator".into(),
             weight: 1.0,
             accepted_ms: 0,
+            extra_dir: None,
+            keep: false,
             launch: Launch {
                 argv: vec!["/bin/true".into()],
                 cwd: work_dir.clone(),
@@ -167,6 +169,30 @@ fn a_folder_whose_supervisor_lives_is_never_removed() {
     assert!(record.work_dir.exists());
     drop(lock);
     assert_eq!(world.control.sweep(Duration::ZERO, later).unwrap().0, [record.execution]);
+}
+
+#[test]
+fn what_is_debugged_stays_and_a_second_folder_goes_with_the_first() {
+    let world = World::new();
+    let (kept, mut record) = world.create("e-kept");
+    record.keep = true;
+    fs::write(kept.path().join(JOB_FILE), serde_json::to_vec(&record).unwrap()).unwrap();
+    kept.mark_finished().unwrap();
+    let (gone, mut second) = world.create("e-gone");
+    let beside = world.folder.path().join("beside");
+    fs::create_dir_all(beside.join("e-gone")).unwrap();
+    second.extra_dir = Some(beside.join("e-gone"));
+    fs::write(gone.path().join(JOB_FILE), serde_json::to_vec(&second).unwrap()).unwrap();
+    gone.mark_finished().unwrap();
+    let (foreign, mut third) = world.create("e-foreign");
+    third.extra_dir = Some(beside.clone());
+    fs::write(foreign.path().join(JOB_FILE), serde_json::to_vec(&third).unwrap()).unwrap();
+    foreign.mark_finished().unwrap();
+    let hour = Duration::from_secs(3600);
+    assert_eq!(world.control.sweep(hour, now() + hour + hour).unwrap().0.len(), 3);
+    assert!(record.work_dir.exists() && !kept.path().exists());
+    assert!(!second.work_dir.exists() && !beside.join("e-gone").exists());
+    assert!(!third.work_dir.exists() && beside.exists(), "no folder that is not named after the execution");
 }
 
 #[test]

@@ -97,6 +97,8 @@ fn what_the_old_agent_loaded_still_loads() {
     assert_eq!((descriptor.inputs[0].min, descriptor.inputs[0].max), (0, None));
     warned(&input("title = null\ndefault = {x}\n"), &["json-like-text", "json-like-text"]);
     warned(&dialect_a(&[("title", "[draft] x")], ""), &["json-like-text"]);
+    assert!(!warned(&dialect_a(&[("debug", "--level=3")], ""), &[]).debug, "a variable of the author");
+    assert!(warned(&dialect_a(&[("debug", "True")], ""), &[]).debug);
 }
 
 #[test]
@@ -130,4 +132,14 @@ fn a_map_context_is_published_unless_it_says_otherwise() {
     };
     assert_eq!(map("").unwrap().layers, ["result1"]);
     assert_eq!(map("publish_as_layer = false"), None);
+}
+
+#[test]
+fn a_file_in_another_encoding_names_its_line_and_the_key_to_set() {
+    let mut bytes = dialect_a(&[("title", "x")], "").into_bytes();
+    bytes.extend(b"# caf\xe9\n");
+    let read = |context: &LoadContext| load_descriptor(Path::new("/etc/wps/s.config"), &bytes, context);
+    let error = read(&context()).unwrap_err().to_string();
+    assert!(error.contains("line 12") && error.contains("descriptor_encoding = latin1"), "{error}");
+    assert!(read(&LoadContext { latin1: true, ..context() }).is_ok());
 }
