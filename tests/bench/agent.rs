@@ -75,6 +75,8 @@ fn record(folder: &Path, number: usize) -> Record {
         originator: "bench".to_owned(),
         weight: 1.0,
         accepted_ms: 0,
+        extra_dir: None,
+        keep: false,
         launch: Launch {
             argv: vec!["/bin/true".to_owned()],
             cwd: work_dir.clone(),
