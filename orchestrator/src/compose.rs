@@ -25,6 +25,7 @@ use crate::config::{Config, EmbeddedServer, Tls};
 use crate::driver::{self, Overview, Parts};
 use crate::http::{self, AppState};
 use crate::jobs::Jobs;
+use crate::memory;
 use crate::references::References;
 use crate::results::{Results, ResultsError};
 use crate::store::{Store, StoreError};
@@ -110,6 +111,7 @@ impl Running {
 
 /// Starts everything. When this returns, clients and agents can connect.
 pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, StartError> {
+    memory::give_back_large_allocations();
     for warning in &config.warnings {
         warn!("{warning}");
     }

@@ -490,6 +490,7 @@ impl Reader<'_> {
             max_body_bytes: mebibytes(self, "max_body_mb"),
             max_inline_bytes: mebibytes(self, "max_inline_mb"),
             request_timeout: self.seconds("http", "request_timeout_s"),
+            stall_timeout: self.seconds("http", "stall_timeout_s"),
             sync_timeout: self.seconds("http", "sync_timeout_s"),
             settle: Duration::from_millis(self.unsigned("http", "settle_ms")),
             service: ServiceInfo {

@@ -13,7 +13,7 @@ use wps_remote_protocol::{Content, DataType, ProcessDescription, ProcessId, Shar
 
 use crate::engine::job::{Form, Job, JobId, JobState, UserId};
 use crate::matching::{self, Mismatch};
-use crate::references::{FetchError, Reference, References};
+use crate::references::{FetchError, Nowhere, Reference, References, Within};
 use crate::results::{MAX_INLINE, Results, ResultsError};
 use crate::store::{Store, StoreError};
 
@@ -161,6 +161,11 @@ impl Jobs {
 
     /// Accepts a job. When this returns, the job is stored and will end, whatever happens to this program.
     pub async fn execute(&self, new: NewJob) -> Result<Arc<Job>, Refusal> {
+        self.execute_within(new, &Nowhere).await
+    }
+
+    /// The same, where references that lead back to us are answered by `within`.
+    pub async fn execute_within(&self, new: NewJob, within: &dyn Within) -> Result<Arc<Job>, Refusal> {
         if !self.store_works.load(Ordering::Relaxed) {
             return Err(Refusal::Store(StoreError::Unavailable));
         }
@@ -173,7 +178,7 @@ impl Jobs {
         let mut new = new;
         matching::fit(&description, &mut new.inputs, &new.form)?;
         let id = new_job_id();
-        if let Err(refusal) = self.prepare_inputs(id, &description, &mut new.inputs).await {
+        if let Err(refusal) = self.prepare_inputs(id, &description, &mut new, within).await {
             self.results.discard(id).await;
             return Err(refusal);
         }
@@ -222,21 +227,25 @@ impl Jobs {
         &self,
         id: JobId,
         description: &ProcessDescription,
-        inputs: &mut Inputs,
+        new: &mut NewJob,
+        within: &dyn Within,
     ) -> Result<(), Refusal> {
+        let inputs = &mut new.inputs;
         for (n, input) in inputs.iter_mut().enumerate() {
             let literal = matches!(description.input(&input.id).map(|i| &i.data), Some(DataType::Literal(_)));
-            let Value::Reference { href, media_type, headers, body, fetched } = &mut input.value else {
+            let Value::Reference { href, media_type, headers, body, body_href, fetched } = &mut input.value
+            else {
                 continue;
             };
             let reference = Reference {
                 href: href.clone(),
                 body: body.clone().map(String::into_bytes),
+                body_href: body_href.clone(),
                 headers: headers.clone(),
             };
             let (file, shared) = self.results.scratch(id, n).await?;
             let unfetched = |source| Refusal::Reference { input: input.id.clone(), source };
-            let bytes = self.references.fetch(&reference, &file).await.map_err(unfetched)?;
+            let bytes = self.references.fetch(&reference, within, &file).await.map_err(unfetched)?;
             let content = match shared {
                 Some(path) if !literal => Content::Shared(SharedFile { path, bytes, sha256: None }),
                 _ => {
@@ -269,6 +278,9 @@ impl Jobs {
             matching::fit_fetched(description, input)?;
         }
         *inputs = self.results.stage_inputs(id, std::mem::take(inputs)).await?;
+        if new.form.lineage {
+            self.results.keep_inputs(id, &new.inputs).await?;
+        }
         Ok(())
     }
 

@@ -12,6 +12,7 @@
 //! | [`encoding`] | documents ⇄ our types |
 //! | [`http`] | routes, sizes, links, downloads |
 //! | [`telemetry`] | figures for operators |
+//! | [`memory`] | gives back what large requests took |
 //! | [`service`] | what the host's service manager is told |
 //! | [`config`], [`check`], [`cli`] | what the operator writes, examines, types |
 //! | [`compose`] | puts it all together; the only place that knows all modules |
@@ -28,6 +29,7 @@ pub mod engine;
 pub mod http;
 pub mod jobs;
 pub mod matching;
+pub mod memory;
 pub mod references;
 pub mod results;
 pub mod service;

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 use url::Url;
@@ -22,8 +23,37 @@ pub struct Reference {
     pub href: String,
     /// POST instead of GET, with this body.
     pub body: Option<Vec<u8>>,
+    /// POST with what is at this address as the body.
+    pub body_href: Option<String>,
     /// Headers that the client wants to be sent.
     pub headers: Vec<(String, String)>,
+}
+
+/// References that lead back to this very service: they are answered from within, without network.
+pub trait Within: Send + Sync {
+    /// Writes what the reference stands for into the file, at most `limit` bytes, and answers its size; `None` if it leads
+    /// elsewhere.
+    fn fetch<'a>(
+        &'a self,
+        reference: &'a Reference,
+        file: &'a mut tokio::fs::File,
+        limit: u64,
+    ) -> BoxFuture<'a, Option<Result<u64, FetchError>>>;
+}
+
+/// No reference leads back.
+#[derive(Debug, Clone, Copy)]
+pub struct Nowhere;
+
+impl Within for Nowhere {
+    fn fetch<'a>(
+        &'a self,
+        _: &'a Reference,
+        _: &'a mut tokio::fs::File,
+        _: u64,
+    ) -> BoxFuture<'a, Option<Result<u64, FetchError>>> {
+        Box::pin(std::future::ready(None))
+    }
 }
 
 /// Why a reference was not fetched.
@@ -74,6 +104,8 @@ pub enum FetchError {
     Write(#[from] std::io::Error),
 }
 
+/// Largest body of a request that lies elsewhere itself (bytes): it is held in memory.
+const MAX_BODY: u64 = 4 << 20;
 /// Longest URL that is shown in an error.
 const SHOWN: usize = 200;
 
@@ -99,12 +131,42 @@ impl References {
         Self { policy: Arc::new(policy), tls: Arc::new(tls) }
     }
 
-    /// Fetches into a new file; returns its size in bytes. On an error the file is removed.
-    pub async fn fetch(&self, reference: &Reference, target: &Path) -> Result<u64, FetchError> {
-        let limit = self.policy.timeout;
-        let done = tokio::time::timeout(limit, self.fetch_into(reference, target)).await;
-        let result =
-            done.unwrap_or_else(|_| Err(FetchError::TimedOut { url: shown(&reference.href), limit }));
+    /// Fetches into a new file, from `within` what leads back to us; returns its size in bytes. On an error the file is
+    /// removed.
+    pub async fn fetch(
+        &self,
+        reference: &Reference,
+        within: &dyn Within,
+        target: &Path,
+    ) -> Result<u64, FetchError> {
+        let Some(body_href) = &reference.body_href else { return self.one(reference, within, target).await };
+        let beside = target.with_extension("body");
+        let body = Reference { href: body_href.clone(), ..Reference::default() };
+        let bytes = self.one(&body, within, &beside).await?;
+        let body = if bytes > MAX_BODY {
+            Err(FetchError::TooLarge { url: shown(body_href), limit: MAX_BODY })
+        } else {
+            tokio::fs::read(&beside).await.map_err(FetchError::Write)
+        };
+        // The folder goes with the job in any case.
+        let _ = tokio::fs::remove_file(&beside).await;
+        let whole = Reference {
+            href: reference.href.clone(),
+            headers: reference.headers.clone(),
+            body: Some(body?),
+            body_href: None,
+        };
+        self.one(&whole, within, target).await
+    }
+
+    async fn one(
+        &self,
+        reference: &Reference,
+        within: &dyn Within,
+        target: &Path,
+    ) -> Result<u64, FetchError> {
+        let mut file = tokio::fs::File::create_new(target).await?;
+        let result = self.fetch_into(reference, within, &mut file).await;
         if result.is_err() {
             // What is half there must not be taken for a whole.
             let _ = tokio::fs::remove_file(target).await;
@@ -112,34 +174,59 @@ impl References {
         result
     }
 
-    async fn fetch_into(&self, reference: &Reference, target: &Path) -> Result<u64, FetchError> {
-        let mut file = tokio::fs::File::create_new(target).await?;
+    async fn fetch_into(
+        &self,
+        reference: &Reference,
+        within: &dyn Within,
+        file: &mut tokio::fs::File,
+    ) -> Result<u64, FetchError> {
+        // The operator's word about an address counts more than that it is ours.
+        let rewritten = self.policy.rewritten(&reference.href);
+        if rewritten.is_none()
+            && let Some(answer) = within.fetch(reference, file, self.policy.max_bytes).await
+        {
+            let bytes = answer?;
+            file.sync_all().await?;
+            return Ok(bytes);
+        }
+        let limit = self.policy.timeout;
+        tokio::time::timeout(limit, self.fetch_elsewhere(reference, rewritten, file))
+            .await
+            .unwrap_or_else(|_| Err(FetchError::TimedOut { url: shown(&reference.href), limit }))
+    }
+
+    async fn fetch_elsewhere(
+        &self,
+        reference: &Reference,
+        rewritten: Option<Rewrite>,
+        file: &mut tokio::fs::File,
+    ) -> Result<u64, FetchError> {
         let bytes = if let Some(data) = reference.href.strip_prefix("data:") {
             let bytes = data_url(data)
                 .map_err(|why| FetchError::Url { href: shown(&reference.href), why: why.to_owned() })?;
-            self.within(&reference.href, bytes.len() as u64)?;
+            self.bounded(&reference.href, bytes.len() as u64)?;
             file.write_all(&bytes).await?;
             bytes.len() as u64
         } else {
-            match self.policy.rewritten(&reference.href) {
+            match rewritten {
                 Some(Rewrite::File(path)) => {
                     let mut from =
                         tokio::fs::File::open(&path).await.map_err(|error| FetchError::Failed {
                             url: shown(&reference.href),
                             why: format!("it is rewritten to the file {}: {error}", path.display()),
                         })?;
-                    self.within(&reference.href, from.metadata().await?.len())?;
-                    tokio::io::copy(&mut from, &mut file).await?
+                    self.bounded(&reference.href, from.metadata().await?.len())?;
+                    tokio::io::copy(&mut from, file).await?
                 }
-                Some(Rewrite::Url(url)) => self.follow(parse(&url)?, true, reference, &mut file).await?,
-                None => self.follow(parse(&reference.href)?, false, reference, &mut file).await?,
+                Some(Rewrite::Url(url)) => self.follow(parse(&url)?, true, reference, file).await?,
+                None => self.follow(parse(&reference.href)?, false, reference, file).await?,
             }
         };
         file.sync_all().await?;
         Ok(bytes)
     }
 
-    fn within(&self, url: &str, bytes: u64) -> Result<(), FetchError> {
+    fn bounded(&self, url: &str, bytes: u64) -> Result<(), FetchError> {
         let limit = self.policy.max_bytes;
         if bytes > limit { Err(FetchError::TooLarge { url: shown(url), limit }) } else { Ok(()) }
     }
@@ -190,7 +277,7 @@ fn parse(href: &str) -> Result<Url, FetchError> {
     Ok(url)
 }
 
-fn shown(url: &str) -> String {
+pub(crate) fn shown(url: &str) -> String {
     let mut text: String = url.chars().filter(|c| !c.is_control()).take(SHOWN).collect();
     if text.len() < url.len() {
         text.push('…');

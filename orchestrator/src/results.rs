@@ -5,6 +5,7 @@
 //! <shared>/in/<job>/…                        large inputs, staged for the agent
 //! <shared>/<execution>/<output>/<file>       written by the agent
 //! <store>/<job>/<output>/<file>              taken over by link or rename; what clients download
+//! <store>/<job>/.inputs/<n>                  copies of staged inputs, for answers that repeat them
 //! ```
 
 use std::io;
@@ -13,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use wps_remote_protocol::native::{self, NativeError};
-use wps_remote_protocol::{Content, ExecutionId, Inputs, Outputs, SharedFile, Value};
+use wps_remote_protocol::{Content, ExecutionId, Input, Inputs, Outputs, SharedFile, Value};
 
 use crate::engine::job::JobId;
 
@@ -95,8 +96,12 @@ impl Results {
     /// Moves values that are too large for a message into the shared folder.
     pub async fn stage_inputs(&self, job: JobId, mut inputs: Inputs) -> Result<Inputs, ResultsError> {
         let inline: Vec<usize> = inputs.iter().map(|input| input.value.inline_bytes()).collect();
-        let wire: Vec<usize> =
-            inputs.iter().map(|input| native::wire_bytes(&input.id, input.value.resolved())).collect();
+        // What is too large for a message in any case need not be written to learn how long it would be.
+        let wire_bytes = |(input, inline): (&Input, &usize)| match *inline {
+            bytes if bytes > MAX_INLINE => bytes,
+            _ => native::wire_bytes(&input.id, input.value.resolved()),
+        };
+        let wire: Vec<usize> = inputs.iter().zip(&inline).map(wire_bytes).collect();
         let (mut left, mut on_the_wire) = (inline.iter().sum::<usize>(), wire.iter().sum::<usize>());
         let fits =
             |left: usize, on_the_wire: usize| left <= MAX_INLINE_TOTAL && on_the_wire <= native::MAX_WIRE;
@@ -124,12 +129,7 @@ impl Results {
         .await
     }
 
-    fn stage(
-        &self,
-        job: JobId,
-        n: usize,
-        input: &mut wps_remote_protocol::Input,
-    ) -> Result<(), ResultsError> {
+    fn stage(&self, job: JobId, n: usize, input: &mut Input) -> Result<(), ResultsError> {
         let bytes = input.value.inline_bytes();
         let too_large = || ResultsError::TooLarge {
             input: input.id.chars().take(100).collect(),
@@ -159,6 +159,30 @@ impl Results {
         written.map_err(io_error("write", &file))?;
         *content = Content::Shared(SharedFile { path, bytes: data.len() as u64, sha256: None });
         Ok(())
+    }
+
+    /// Keeps copies of staged inputs until the job is forgotten, for answers that repeat them. What was fetched is not
+    /// repeated, only its address.
+    pub async fn keep_inputs(&self, job: JobId, inputs: &Inputs) -> Result<(), ResultsError> {
+        for (n, input) in inputs.iter().enumerate() {
+            let (Some(shared), Value::Complex { content: Content::Shared(file), .. }) =
+                (&self.shared, &input.value)
+            else {
+                continue;
+            };
+            let kept = self.kept_input(job, n);
+            if let Some(parent) = kept.parent() {
+                tokio::fs::create_dir_all(parent).await.map_err(io_error("create", parent))?;
+            }
+            // A copy, not a link: whoever can write into the shared folder must not be able to change it.
+            tokio::fs::copy(shared.join(&file.path), &kept).await.map_err(io_error("write", &kept))?;
+        }
+        Ok(())
+    }
+
+    /// Where the copy of a job's n-th input lies if there is one. No output has a folder of this name.
+    pub fn kept_input(&self, job: JobId, n: usize) -> PathBuf {
+        self.store.join(job.to_string()).join(".inputs").join(n.to_string())
     }
 
     /// A new file for something that is fetched for a job: in the shared folder if there is one.

@@ -80,6 +80,9 @@ pub enum Value {
         /// POST instead of GET, with this body.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         body: Option<String>,
+        /// POST with what is at this address as the body.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        body_href: Option<String>,
         /// What the orchestrator fetched: the value that the process gets.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         fetched: Option<Box<Value>>,
@@ -99,6 +102,7 @@ impl Value {
             media_type: media_type.into(),
             headers: Vec::new(),
             body: None,
+            body_href: None,
             fetched: None,
         }
     }

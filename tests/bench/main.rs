@@ -1,15 +1,25 @@
-//! Speed and memory of the real programs, against a bare spawn of `/bin/true` in the same run: ratios carry over from
-//! machine to machine, absolute figures do not. Prints one table; decides nothing. Run it in release mode and alone.
+//! Speed and memory of the real programs, against a bare spawn of `/bin/true` or a static file in the same run: ratios carry
+//! over from machine to machine, absolute figures do not. Prints one table; decides nothing. Run it in release mode and alone.
 //!
 //! ```sh
 //! cargo run --release -p e2e --bin bench            # the usual amounts
 //! cargo run --release -p e2e --bin bench -- 0.2     # a fifth of them
-//! cargo run --release -p e2e --bin bench -- agent   # the agent alone, nothing else
-//! cargo run --release -p e2e --bin bench -- descriptors   # a thousand descriptors, nothing else
+//! cargo run --release -p e2e --bin bench -- documents download    # only these
 //! ```
+//!
+//! | name | what |
+//! |---|---|
+//! | `agent` | the agent alone |
+//! | `descriptors` | a thousand descriptors |
+//! | `jobs` | jobs per second, memory of both programs |
+//! | `documents` | GetCapabilities and DescribeProcess with 10, 200, 2,000 processes, against static files |
+//! | `status` | GetStatus with 1,000 and 100,000 stored jobs |
+//! | `download` | a result of 1 GiB against a static file |
 
 mod agent;
 mod descriptors;
+mod serving;
+mod static_files;
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -28,18 +38,50 @@ const SLEEP: &str = "[Description]\nservice = Sleep\nnamespace = bench\ntitle = 
     executable = /bin/sleep\n\n[Options]\ncustomargs = 600\n\n\
     [Output]\nresult = {\"type\": \"string\", \"file\": \"none.txt\", \"required\": false}\n";
 
+/// A measurement by its name; it is told how much of the usual amount is wanted.
+type Bench = (&'static str, fn(&dyn Fn(usize) -> usize));
+
+const BENCHES: [Bench; 6] = [
+    ("descriptors", |_| descriptors::measure()),
+    ("agent", |amount| e2e::run("bench-agent", |site| alone(site, amount(1000)))),
+    ("jobs", jobs),
+    ("documents", serving::documents),
+    ("status", serving::status),
+    ("download", serving::download),
+];
+
 fn main() {
-    if std::env::args().nth(1).as_deref() == Some("agent") {
-        return e2e::run("bench-agent", |site| alone(site, 1000));
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [argument, folder] = arguments.as_slice()
+        && argument == static_files::ARGUMENT
+    {
+        return static_files::serve(folder.into());
     }
-    let scale: f64 = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1.0);
+    let scale: f64 = arguments.iter().find_map(|text| text.parse().ok()).unwrap_or(1.0);
     let amount = |usual: usize| ((usual as f64 * scale) as usize).max(20);
+    let named = |(name, _): &&Bench| arguments.iter().any(|argument| argument == name);
+    let mut chosen: Vec<&Bench> = BENCHES.iter().filter(named).collect();
+    let unknown =
+        |text: &&String| text.parse::<f64>().is_err() && BENCHES.iter().all(|(name, _)| name != text);
+    if let Some(unknown) = arguments.iter().find(unknown) {
+        let names: Vec<&str> = BENCHES.iter().map(|(name, _)| *name).collect();
+        tell(&format!("no bench is called `{unknown}`; there are: {}", names.join(", ")));
+        std::process::exit(2);
+    }
+    if chosen.is_empty() {
+        // The agent alone is part of `jobs`.
+        chosen = BENCHES.iter().filter(|(name, _)| *name != "agent").collect();
+    }
     if cfg!(debug_assertions) {
         tell("note: this is a debug build; figures of a release build are several times better");
     }
-    if std::env::args().nth(1).as_deref() == Some("descriptors") {
-        return descriptors::measure();
+    for (_, bench) in chosen {
+        bench(&amount);
     }
+}
+
+/// Jobs per second, and memory.
+fn jobs(amount: &dyn Fn(usize) -> usize) {
     e2e::run("bench", |site| {
         site.expect_warning("");
         let orchestrator = site.orchestrator().start();
@@ -159,11 +201,18 @@ fn sync(wps: &mut Wps, execute: &str) {
 struct Client {
     http: Option<Http>,
     wps: Option<Wps>,
+    asked: usize,
 }
 
 impl Client {
     fn http(&mut self, address: SocketAddr) -> &mut Http {
         self.http.get_or_insert_with(|| Http::new(address))
+    }
+
+    /// Counts from 1.
+    fn next(&mut self) -> usize {
+        self.asked += 1;
+        self.asked
     }
 
     fn wps(&mut self, address: SocketAddr) -> &mut Wps {

@@ -124,6 +124,16 @@ impl Program {
         resident(self.pid)
     }
 
+    /// The most memory, in bytes, that was resident since the last [`Self::forget_peak`], or since the start.
+    pub fn peak(&self) -> u64 {
+        status_kib(self.pid, "VmHWM:") * 1024
+    }
+
+    /// From here on [`Self::peak`] counts anew. Tells whether the system allows that (proc(5), `clear_refs`).
+    pub fn forget_peak(&self) -> bool {
+        fs::write(format!("/proc/{}/clear_refs", self.pid), "5").is_ok()
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -137,14 +147,18 @@ impl Drop for Program {
 
 /// Resident memory of a process in bytes; 0 when it is gone.
 pub fn resident(pid: u32) -> u64 {
+    status_kib(pid, "VmRSS:") * 1024
+}
+
+/// A line of `/proc/<pid>/status` that counts KiB; 0 when the process is gone.
+fn status_kib(pid: u32, name: &str) -> u64 {
     fs::read_to_string(format!("/proc/{pid}/status"))
         .ok()
         .and_then(|status| {
-            let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+            let line = status.lines().find(|line| line.starts_with(name))?;
             line.split_whitespace().nth(1)?.parse::<u64>().ok()
         })
         .unwrap_or(0)
-        * 1024
 }
 
 /// Memory of a process in bytes, in which a page that `n` processes share counts as an `n`th; 0 when it is gone.

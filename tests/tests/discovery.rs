@@ -1,9 +1,12 @@
 //! What is on offer follows what lies in an agent's folder and which agents are there, without any restart.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use e2e::client::Execute;
 use e2e::fixtures::{HELLO, descriptor};
+use e2e::http::Http;
+use e2e::program::binary;
 use e2e::wait_until;
 
 /// A dropped, changed or removed file shows within this time.
@@ -120,5 +123,41 @@ fn a_service_without_its_program_is_held_back() {
             agent.program().log().lines().any(|l| l.contains("no-such-program-anywhere")).then_some(())
         });
         assert!(told.is_some(), "the agent does not say what is missing:\n{}", agent.program().tail());
+    });
+}
+
+#[test]
+fn agents_that_describe_a_process_differently_are_told_to_the_operator() {
+    e2e::run("conflict", |site| {
+        site.expect_warning("describes a process otherwise");
+        let orchestrator = site.orchestrator().start();
+        let hello = descriptor("Hello", "hello.sh", "");
+        let _first = site.agent("a").file("hello.sh", HELLO).file("hello.ini", &hello).start();
+        orchestrator.wait_for(&["test:Hello"]);
+        let other = hello.replace("title = Hello", "title = Another");
+        let second = site.agent("b").file("hello.sh", HELLO).file("hello.ini", &other).start();
+        let differing = || {
+            let agents = Http::new(orchestrator.address()).get("/agents").unwrap();
+            let agents: serde_json::Value = serde_json::from_slice(&agents.body).unwrap();
+            let agents = agents["agents"].as_array().unwrap().clone();
+            agents.iter().filter(|agent| agent["conflicts"] == serde_json::json!(["test:Hello"])).count()
+        };
+        let shown = wait_until(PROMPT, || (differing() == 1).then_some(()));
+        assert!(shown.is_some(), "/agents shows no conflict");
+        let output = Command::new(binary("wps-orchestrator"))
+            .args(["agents", "--at", &orchestrator.address().to_string()])
+            .output()
+            .unwrap();
+        let table = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(table.contains("DIFFER"), "{table}");
+        assert!(table.lines().any(|line| line.trim_end().matches("test:Hello").count() == 2), "{table}");
+        let log = orchestrator.program().log();
+        let told = log.lines().filter(|line| line.contains("describes a process otherwise")).count();
+        assert_eq!(told, 1, "{log}");
+        assert!(orchestrator.wps().get("request=GetCapabilities").text().contains(">Hello<"));
+
+        second.write("hello.ini", &hello);
+        let settled = wait_until(PROMPT, || (differing() == 0).then_some(()));
+        assert!(settled.is_some(), "/agents still shows a conflict");
     });
 }

@@ -87,6 +87,7 @@ pub(super) async fn agents(config: &Config, target: &Target) -> ExitCode {
                 ("ACCEPTS", "/accepts"),
                 ("PROCESSES", "/processes"),
                 ("WARNING", "/load/warning"),
+                ("DIFFER", "/conflicts"),
             ],
         )
     })

@@ -49,6 +49,13 @@ pub const SCHEMA: Schema = Schema {
                     .or("60")
                     .unit("s"),
                 Key::new(
+                    "stall_timeout_s",
+                    POSITIVE,
+                    "Longest time that a client may take nothing of an answer that is on its way",
+                )
+                .or("120")
+                .unit("s"),
+                Key::new(
                     "sync_timeout_s",
                     POSITIVE,
                     "Longest time that a synchronous Execute is kept waiting",

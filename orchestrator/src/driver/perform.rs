@@ -251,6 +251,7 @@ impl Driver {
         self.overview.send_if_modified(|known| {
             let changed = **known != view;
             if changed {
+                warn_of_conflicts(known, &view);
                 *known = Arc::new(view);
             }
             changed
@@ -322,6 +323,23 @@ impl Driver {
                 results.discard(id).await;
             }
         });
+    }
+}
+
+/// Once for each agent that describes a process otherwise than the one whose description clients see.
+fn warn_of_conflicts(known: &Overview, view: &Overview) {
+    for agent in &view.agents {
+        let before = known.agents.iter().find(|other| other.id == agent.id);
+        for process in &agent.conflicts {
+            if !before.is_some_and(|before| before.conflicts.contains(process)) {
+                warn!(
+                    agent = %agent.id,
+                    process.id = %process,
+                    "an agent describes a process otherwise than another does, whose description clients see; \
+                     give both the same descriptor"
+                );
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! that can go wrong for it, and the one table fault → exception code and HTTP status of each face. Knows no HTTP server,
 //! no clock and no job handle.
 
+pub mod characters;
 pub mod delivery;
 pub mod kvp;
 pub mod ows;

@@ -1,7 +1,9 @@
 //! OWS Common 1.1: the exception report and the sections of a capabilities document that every OGC service has
 //! (OGC 06-121r3), and what both versions of WPS read and write alike. Knows no operation of theirs.
 
-use wps_remote_protocol::AllowedValues;
+use std::sync::Arc;
+
+use wps_remote_protocol::{AllowedValues, ProcessDescription};
 
 use super::xml::{Cursor, Element, Writer};
 use super::{Face, Fault, FaultKind, clip};
@@ -161,6 +163,19 @@ pub fn write_operations(writer: &mut Writer, url: &str, operations: &[(&str, boo
         writer.close().close().close();
     }
     writer.close();
+}
+
+/// Finds the description of a process that is offered now.
+pub type Lookup<'a> = &'a (dyn Fn(&str) -> Option<Arc<ProcessDescription>> + Sync);
+
+/// The process that an Execute names, with its description: without that no value can be understood.
+pub(super) fn process(id: &str, lookup: Lookup<'_>) -> Result<(String, Arc<ProcessDescription>), Fault> {
+    let id = id.trim();
+    if id.is_empty() {
+        return Err(Fault::missing("Identifier"));
+    }
+    let description = lookup(id).ok_or_else(|| Fault::no_such_process(id))?;
+    Ok((id.to_owned(), description))
 }
 
 /// Which processes a client wants to be described.

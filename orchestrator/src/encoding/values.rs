@@ -1,12 +1,11 @@
 //! Values of inputs from the texts of a request, with the help of the input's declaration where the request leaves
 //! something open: base64 or text, which MIME type, box or literal. Shared by all XML and KVP faces.
 
-use std::borrow::Cow;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use wps_remote_protocol::{BoundingBox, Content, DataType, Format, Value};
 
+use super::characters::Piece;
 use super::xml::Content as Xml;
 use super::{Fault, FaultKind, clip};
 use crate::matching::same_media_type;
@@ -35,11 +34,11 @@ pub fn complex(
     let media_type = given.media_type.unwrap_or_default().trim().to_owned();
     let schema = given.schema.map(str::to_owned);
     let content = match encoding(input, given.encoding)? {
-        Encoding::Base64 => Content::Bytes(base64(input, content)?),
+        Encoding::Base64 => Content::Bytes(base64(input, &content)?),
         Encoding::Plain => Content::Text(content.into_text()),
         Encoding::Unsaid if format_is_base64(&media_type, declared) => {
             // The client did not say base64, only the format's description does: what is none is taken as it is.
-            match base64(input, content.clone()) {
+            match base64(input, &content) {
                 Ok(bytes) => Content::Bytes(bytes),
                 Err(_) => Content::Text(content.into_text()),
             }
@@ -79,31 +78,32 @@ pub fn reference(input: &str, link: Link) -> Result<Value, Fault> {
             format!("the reference of the input `{input}` has no `href`"),
         )
     })?;
-    let scheme = href.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
-    let fits = match scheme.as_deref() {
-        Some("http" | "https") => href.contains("://") && href.len() <= MAX_HREF,
-        // The data itself; the size of the request bounds it.
-        Some("data") => true,
-        _ => false,
+    let body_href = match link.body_href.as_deref().map(str::trim) {
+        Some("") => {
+            let text = format!("the body reference of the input `{input}` has no `href`");
+            return Err(Fault::at(FaultKind::MissingParameter, "href", text));
+        }
+        other => other,
     };
-    if !fits {
-        let shown = clip(href, 200);
-        return Err(wrong(format!(
-            "`{shown}` is no http, https or data address of at most {MAX_HREF} bytes"
-        )));
+    for href in [Some(href), body_href].into_iter().flatten() {
+        if !is_address(href) {
+            let shown = clip(href, 200);
+            return Err(wrong(format!(
+                "`{shown}` is no http, https or data address of at most {MAX_HREF} bytes"
+            )));
+        }
     }
+    let has_body = link.body.is_some() || body_href.is_some();
     let post = match link.method.as_deref().map(str::trim) {
-        None | Some("") => link.body.is_some(),
+        None | Some("") => has_body,
         Some(method) if method.eq_ignore_ascii_case("get") => false,
         Some(method) if method.eq_ignore_ascii_case("post") => true,
         Some(method) => {
             return Err(wrong(format!("the method `{}` is neither GET nor POST", clip(method, 20))));
         }
     };
-    if link.body_href.is_some() {
-        return Err(wrong(
-            "a reference whose body is a reference is not supported; send the body itself".to_owned(),
-        ));
+    if link.body.is_some() && body_href.is_some() {
+        return Err(wrong("the reference has both a body and a reference to one".to_owned()));
     }
     if link.headers.len() > MAX_HEADERS {
         return Err(wrong(format!("the reference has more than {MAX_HEADERS} headers")));
@@ -119,9 +119,20 @@ pub fn reference(input: &str, link: Link) -> Result<Value, Fault> {
         href: href.to_owned(),
         media_type: link.media_type.unwrap_or_default().trim().to_owned(),
         headers: link.headers,
-        body: post.then(|| link.body.unwrap_or_default()),
+        body: (post && body_href.is_none()).then(|| link.body.unwrap_or_default()),
+        body_href: body_href.filter(|_| post).map(str::to_owned),
         fetched: None,
     })
+}
+
+fn is_address(href: &str) -> bool {
+    let scheme = href.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
+    match scheme.as_deref() {
+        Some("http" | "https") => href.contains("://") && href.len() <= MAX_HREF,
+        // The data itself; the size of the request bounds it.
+        Some("data") => true,
+        _ => false,
+    }
 }
 
 /// A box from two corners.
@@ -207,8 +218,8 @@ fn format_is_base64(media_type: &str, declared: Option<&DataType>) -> bool {
     format.and_then(|format| format.encoding.as_deref()).is_some_and(|e| e.eq_ignore_ascii_case("base64"))
 }
 
-/// Decodes without ever holding the text a second time: values of many megabytes come this way.
-fn base64(input: &str, content: Xml<'_>) -> Result<Vec<u8>, Fault> {
+/// Decodes from where the characters are in the request, without a copy of them: values of many megabytes come this way.
+fn base64(input: &str, content: &Xml<'_>) -> Result<Vec<u8>, Fault> {
     const CHUNK: usize = 32 * 1024;
     let wrong = |why: String| {
         Fault::at(
@@ -217,21 +228,31 @@ fn base64(input: &str, content: Xml<'_>) -> Result<Vec<u8>, Fault> {
             format!("input `{input}`: the value is not base64: {why}"),
         )
     };
-    let pieces: Vec<Cow<'_, str>> = match content {
-        Xml::Text(pieces) => pieces,
+    let characters = match content {
+        Xml::Text(characters) => characters,
         Xml::Markup(_) => return Err(wrong("it holds elements".to_owned())),
     };
-    let total: usize = pieces.iter().map(|piece| piece.len()).sum();
-    let mut bytes = Vec::with_capacity(total / 4 * 3 + 3);
+    let mut bytes = Vec::with_capacity(characters.max_len() / 4 * 3 + 3);
     let mut chunk = Vec::with_capacity(CHUNK);
-    for byte in pieces.iter().flat_map(|piece| piece.bytes()).filter(|byte| !byte.is_ascii_whitespace()) {
-        chunk.push(byte);
-        // Multiples of four characters decode on their own; padding in a middle one is an error, as it should be.
-        if chunk.len() == CHUNK {
-            STANDARD.decode_vec(&chunk, &mut bytes).map_err(|error| wrong(error.to_string()))?;
-            chunk.clear();
+    let decode = |chunk: &mut Vec<u8>, bytes: &mut Vec<u8>| {
+        let decoded = STANDARD.decode_vec(&*chunk, bytes).map_err(|error| wrong(error.to_string()));
+        chunk.clear();
+        decoded
+    };
+    for piece in characters.pieces() {
+        let mut digits = [0; 4];
+        let digits = match piece {
+            Piece::Characters(text) => text.as_bytes(),
+            Piece::Referenced(character) => character.encode_utf8(&mut digits).as_bytes(),
+        };
+        for byte in digits.iter().filter(|byte| !byte.is_ascii_whitespace()) {
+            chunk.push(*byte);
+            // Multiples of four characters decode on their own; padding in a middle one is an error, as it should be.
+            if chunk.len() == CHUNK {
+                decode(&mut chunk, &mut bytes)?;
+            }
         }
     }
-    STANDARD.decode_vec(&chunk, &mut bytes).map_err(|error| wrong(error.to_string()))?;
+    decode(&mut chunk, &mut bytes)?;
     Ok(bytes)
 }

@@ -1,7 +1,6 @@
 //! XML in and out: a namespace-aware cursor over quick-xml that bounds depth, attributes and elements and refuses document
 //! types, and a small writer. Knows no vocabulary of any standard.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use quick_xml::events::{BytesStart, Event};
@@ -9,6 +8,7 @@ use quick_xml::name::{PrefixDeclaration, ResolveResult};
 use quick_xml::{NsReader, XmlVersion};
 use thiserror::Error;
 
+pub use super::characters::Characters;
 pub use super::render::Writer;
 
 /// Deepest nesting that is read.
@@ -17,6 +17,10 @@ pub const MAX_DEPTH: usize = 256;
 pub const MAX_ATTRIBUTES: usize = 64;
 /// Most elements that a decoder looks at (content that is captured as a whole does not count).
 pub const MAX_ELEMENTS: usize = 200_000;
+/// Most elements of a document altogether.
+pub const MAX_ALL_ELEMENTS: usize = 2_000_000;
+/// Most bytes of inherited namespace declarations that captured elements get.
+const MAX_INHERITED: usize = 1 << 20;
 
 /// Why bytes are no XML that we take.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -45,6 +49,17 @@ pub enum XmlError {
     /// Too many elements.
     #[error("the document has more than {MAX_ELEMENTS} elements outside of its data")]
     Elements,
+    /// Too many elements, data included.
+    #[error(
+        "the document has more than {MAX_ALL_ELEMENTS} elements; give such data by reference, or as CDATA"
+    )]
+    AllElements,
+    /// Captured elements inherit too much.
+    #[error(
+        "the data would need more than {MAX_INHERITED} bytes of namespace declarations that it inherits; \
+         declare namespaces where they are used"
+    )]
+    Inherited,
     /// It ends before its root element does.
     #[error("the document is cut short: the element `{0}` is not closed")]
     Truncated(String),
@@ -103,8 +118,8 @@ impl Element {
 /// What stands inside of an element.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content<'a> {
-    /// Characters only, in pieces, in order.
-    Text(Vec<Cow<'a, str>>),
+    /// Characters only.
+    Text(Characters<'a>),
     /// Elements, as text of a well-formed document of its own: each outermost element carries the namespace
     /// declarations that it inherited.
     Markup(String),
@@ -114,8 +129,7 @@ impl Content<'_> {
     /// The whole as one text.
     pub fn into_text(self) -> String {
         match self {
-            Self::Text(mut pieces) if pieces.len() == 1 => pieces.remove(0).into_owned(),
-            Self::Text(pieces) => pieces.concat(),
+            Self::Text(characters) => characters.into_text(),
             Self::Markup(text) => text,
         }
     }
@@ -128,6 +142,7 @@ pub struct Cursor<'a> {
     reader: NsReader<&'a [u8]>,
     depth: usize,
     elements: usize,
+    all_elements: usize,
     names: Vec<String>,
     strict: bool,
 }
@@ -154,7 +169,7 @@ impl<'a> Cursor<'a> {
         }
         let mut reader = NsReader::from_reader(source.as_bytes());
         reader.config_mut().expand_empty_elements = true;
-        Ok(Self { source, reader, depth: 0, elements: 0, names: Vec::new(), strict: false })
+        Ok(Self { source, reader, depth: 0, elements: 0, all_elements: 0, names: Vec::new(), strict: false })
     }
 
     /// The root element.
@@ -199,41 +214,37 @@ impl<'a> Cursor<'a> {
 
     /// Passes over the rest of the element that is open.
     pub fn skip(&mut self) -> Result<(), XmlError> {
-        self.content_pieces(None).map(|_| ())
+        self.scan(false).map(|_| ())
     }
 
     /// The characters of the element that is open, without those of its children.
     pub fn text(&mut self) -> Result<String, XmlError> {
-        let mut pieces = Vec::new();
-        self.content_pieces(Some(&mut pieces))?;
-        Ok(Content::Text(pieces).into_text())
+        let begin = self.position();
+        let scan = self.scan(false)?;
+        Ok(Characters::of_element(&self.source[begin..scan.end], false).into_text())
     }
 
     /// Everything inside of the element that is open. Where character data stands in a CDATA section, blanks around
     /// that section are layout and do not count.
     pub fn content(&mut self) -> Result<Content<'a>, XmlError> {
-        let mut pieces = Vec::new();
         let begin = self.position();
-        let scan = self.content_pieces(Some(&mut pieces))?;
+        let scan = self.scan(true)?;
         if scan.children.is_empty() {
-            if scan.cdata && scan.only_blanks_outside {
-                pieces = scan.sections;
-            }
-            return Ok(Content::Text(pieces));
+            let only_sections = scan.cdata && scan.only_blanks_outside;
+            return Ok(Content::Text(Characters::of_element(&self.source[begin..scan.end], only_sections)));
         }
         let inner = &self.source[begin..scan.end];
-        let mut markup = String::with_capacity(inner.len() + 256);
+        // Blanks around the elements are layout.
+        let end = begin + inner.trim_end().len();
+        let begin = begin + inner.len() - inner.trim_start().len();
+        let mut markup = String::with_capacity(end - begin + scan.inherited);
         let mut done = begin;
         for child in &scan.children {
             markup.push_str(&self.source[done..child.name_end]);
             markup.push_str(&child.declarations);
             done = child.name_end;
         }
-        markup.push_str(&self.source[done..scan.end]);
-        let trimmed = markup.trim();
-        if trimmed.len() != markup.len() {
-            markup = trimmed.to_owned();
-        }
+        markup.push_str(&self.source[done..end]);
         Ok(Content::Markup(markup))
     }
 
@@ -252,24 +263,26 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn content_pieces(&mut self, mut into: Option<&mut Vec<Cow<'a, str>>>) -> Result<Scan<'a>, XmlError> {
+    /// Passes over the rest of the element that is open and remembers, if it is to be captured, what its content is.
+    fn scan(&mut self, capture: bool) -> Result<Scan, XmlError> {
         let base = self.depth;
-        let mut scan = Scan {
-            children: Vec::new(),
-            sections: Vec::new(),
-            cdata: false,
-            only_blanks_outside: true,
-            end: 0,
-        };
+        let mut scan =
+            Scan { children: Vec::new(), inherited: 0, cdata: false, only_blanks_outside: true, end: 0 };
         loop {
             let before = self.position();
             let event = self.event()?;
             let outermost = self.depth == base;
             match event {
                 Event::Start(start) => {
-                    if outermost && into.is_some() {
+                    if outermost && capture {
                         let child = self.outermost_child(before, &start)?;
-                        scan.children.push(child);
+                        scan.inherited += child.declarations.len();
+                        if scan.inherited > MAX_INHERITED {
+                            return Err(XmlError::Inherited);
+                        }
+                        if scan.children.is_empty() || !child.declarations.is_empty() {
+                            scan.children.push(child);
+                        }
                     }
                     self.enter_unseen(&start)?;
                 }
@@ -280,33 +293,22 @@ impl<'a> Cursor<'a> {
                         return Ok(scan);
                     }
                 }
-                Event::Text(text) => {
-                    if outermost {
-                        scan.only_blanks_outside &= text.chars().all(char::is_whitespace);
-                        if let Some(into) = into.as_deref_mut() {
-                            into.push(lines(text.into_inner()));
-                        }
-                    }
+                Event::Text(text) if outermost => {
+                    scan.only_blanks_outside &= text.chars().all(char::is_whitespace);
                 }
-                Event::CData(text) => {
-                    if outermost && let Some(into) = into.as_deref_mut() {
-                        scan.cdata = true;
-                        let text = lines(text.into_inner());
-                        scan.sections.push(text.clone());
-                        into.push(text);
-                    }
-                }
+                Event::CData(_) if outermost => scan.cdata = true,
                 Event::GeneralRef(reference) => {
-                    let character = referenced(&reference)?;
-                    if outermost {
-                        scan.only_blanks_outside = false;
-                        if let Some(into) = into.as_deref_mut() {
-                            into.push(Cow::Owned(character.to_string()));
-                        }
-                    }
+                    referenced(&reference)?;
+                    scan.only_blanks_outside &= !outermost;
                 }
                 Event::Eof => return Err(self.truncated()),
-                Event::Comment(_) | Event::PI(_) | Event::Decl(_) | Event::DocType(_) | Event::Empty(_) => {}
+                Event::Text(_)
+                | Event::CData(_)
+                | Event::Comment(_)
+                | Event::PI(_)
+                | Event::Decl(_)
+                | Event::DocType(_)
+                | Event::Empty(_) => {}
             }
         }
     }
@@ -381,6 +383,10 @@ impl<'a> Cursor<'a> {
     }
 
     fn enter_unseen(&mut self, start: &BytesStart<'a>) -> Result<(), XmlError> {
+        self.all_elements += 1;
+        if self.all_elements > MAX_ALL_ELEMENTS {
+            return Err(XmlError::AllElements);
+        }
         if start.attributes().with_checks(false).nth(MAX_ATTRIBUTES).is_some() {
             return Err(XmlError::Attributes(super::clip(start.name().into_inner(), 80)));
         }
@@ -448,9 +454,11 @@ impl<'a> Cursor<'a> {
     }
 }
 
-struct Scan<'a> {
+struct Scan {
+    /// Outermost elements to which declarations are to be added; the first one in any case.
     children: Vec<Child>,
-    sections: Vec<Cow<'a, str>>,
+    /// Length of all those declarations.
+    inherited: usize,
     cdata: bool,
     only_blanks_outside: bool,
     end: usize,
@@ -469,12 +477,7 @@ fn bound(namespace: &ResolveResult<'_>) -> String {
     }
 }
 
-/// Line ends as XML 1.0 §2.11 wants them.
-fn lines(text: Cow<'_, str>) -> Cow<'_, str> {
-    if text.contains('\r') { Cow::Owned(text.replace("\r\n", "\n").replace('\r', "\n")) } else { text }
-}
-
-fn referenced(reference: &quick_xml::events::BytesRef<'_>) -> Result<char, XmlError> {
+pub(super) fn referenced(reference: &quick_xml::events::BytesRef<'_>) -> Result<char, XmlError> {
     if let Ok(Some(character)) = reference.resolve_char_ref() {
         return if is_xml_char(character) {
             Ok(character)

@@ -16,6 +16,9 @@ const MAX_SILENCE: Duration = Duration::from_secs(15);
 /// How long the rest of a body that is too large is read and thrown away, so that the client gets to see the answer.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// A body must have got so far, in bytes, before room is made for what it announces beyond.
+const BELIEVED: usize = 1 << 20;
+
 /// A body in memory, and the right to hold it there.
 pub(super) struct Received {
     /// The bytes.
@@ -76,6 +79,13 @@ pub(super) async fn receive(state: &AppState, headers: &HeaderMap, body: Body) -
                 }
             }
             paid += units * BODY_UNIT;
+        }
+        let needed = received.bytes.len() + chunk.len();
+        if needed > received.bytes.capacity() {
+            // All at once, so that nothing is copied while it grows. If that fails it grows by and by.
+            let announced = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
+            let room = if needed > BELIEVED { announced } else { announced.min(BELIEVED) };
+            let _ = received.bytes.try_reserve_exact(room.saturating_sub(received.bytes.len()));
         }
         received.bytes.extend_from_slice(&chunk);
     }

@@ -5,14 +5,16 @@ use std::io::SeekFrom;
 use std::time::UNIX_EPOCH;
 
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
-use wps_remote_protocol::{Content, SharedFile, Value};
+use wps_remote_protocol::{Content, Value};
 
 use super::guard::method_not_allowed;
 use super::{AppState, Operation, RequestId, report};
@@ -27,18 +29,37 @@ const PIECE: usize = 256 * 1024;
 /// `/outputs/<job>/<output>/<file>`.
 pub(super) async fn download(
     State(state): State<AppState>,
-    path: Result<Path<(String, String, String)>, axum::extract::rejection::PathRejection>,
+    path: Result<Path<(String, String, String)>, PathRejection>,
     request: Request,
 ) -> Response {
-    let id = request.extensions().get::<RequestId>().cloned();
     let (parts, _) = request.into_parts();
     let answered = match path {
         _ if !matches!(parts.method, Method::GET | Method::HEAD) => Err(method_not_allowed(&parts.method)),
         Ok(Path((job, output, file))) => find(&state, &job, &output, &file, &parts.headers).await,
         Err(_) => Err(not_found()),
     };
+    told(answered, &parts)
+}
+
+/// `/inputs/<job>/<n>`: an input of a job whose documents repeat its inputs, counted from 0.
+pub(super) async fn input(
+    State(state): State<AppState>,
+    path: Result<Path<(String, usize)>, PathRejection>,
+    request: Request,
+) -> Response {
+    let (parts, _) = request.into_parts();
+    let answered = match path {
+        _ if !matches!(parts.method, Method::GET | Method::HEAD) => Err(method_not_allowed(&parts.method)),
+        Ok(Path((job, n))) => find_input(&state, &job, n, &parts.headers).await,
+        Err(_) => Err(not_found()),
+    };
+    told(answered, &parts)
+}
+
+fn told(answered: Result<Response, Fault>, parts: &Parts) -> Response {
     let mut response = answered.unwrap_or_else(|mut fault| {
-        if let (FaultKind::Internal, Some(RequestId(id))) = (fault.kind, id) {
+        if let (FaultKind::Internal, Some(RequestId(id))) = (fault.kind, parts.extensions.get::<RequestId>())
+        {
             fault.text = format!("{}; request id {id}", fault.text);
         }
         report(&fault)
@@ -47,7 +68,19 @@ pub(super) async fn download(
     response
 }
 
-async fn find(
+async fn find_input(state: &AppState, job: &str, n: usize, headers: &HeaderMap) -> Result<Response, Fault> {
+    let id: JobId = job.parse().map_err(|_| not_found())?;
+    let job = state.jobs.view(id).await?.filter(|job| job.form.lineage).ok_or_else(not_found)?;
+    let input = job.inputs.get(n).ok_or_else(not_found)?;
+    let Value::Complex { content: Content::Shared(_), media_type, .. } = &input.value else {
+        return Err(not_found());
+    };
+    let name = format!("input-{n}");
+    stream(&state.jobs.results().kept_input(id, n), None, media_type, &name, headers).await
+}
+
+/// A result by the parts of its address.
+pub(super) async fn find(
     state: &AppState,
     job: &str,
     output: &str,
@@ -82,7 +115,8 @@ pub(super) async fn output(
         }
         Value::BoundingBox(area) => memory(box_document(area).as_bytes(), "text/xml", Some(&name), headers),
         Value::Complex { content: Content::Shared(file), .. } => {
-            stream(state, file, media_type, &name, headers).await
+            let path = state.jobs.results().path(file)?;
+            stream(&path, file.sha256.as_deref(), media_type, &name, headers).await
         }
         Value::Complex { content: Content::Text(text), .. } => {
             memory(text.as_bytes(), media_type, Some(&name), headers)
@@ -117,14 +151,13 @@ pub(super) fn memory(
 }
 
 async fn stream(
-    state: &AppState,
-    file: &SharedFile,
+    path: &std::path::Path,
+    sha256: Option<&str>,
     media_type: &str,
     name: &str,
     headers: &HeaderMap,
 ) -> Result<Response, Fault> {
-    let path = state.jobs.results().path(file)?;
-    let mut opened = match tokio::fs::File::open(&path).await {
+    let mut opened = match tokio::fs::File::open(path).await {
         Ok(opened) => opened,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(not_found()),
         Err(error) => return Err(super::internal("a result could not be opened", &error)),
@@ -137,8 +170,8 @@ async fn stream(
         return Err(not_found());
     }
     let length = metadata.len();
-    let tag = match &file.sha256 {
-        Some(sha256) => sha256.clone(),
+    let tag = match sha256 {
+        Some(sha256) => sha256.to_owned(),
         None => {
             let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
             format!("{length:x}-{:x}", changed.unwrap_or_default().as_nanos())
@@ -185,9 +218,7 @@ fn prepare(
     if let Some(name) = name {
         set(header::CONTENT_DISPOSITION, value(disposition(name)));
     }
-    if text(header::IF_NONE_MATCH)
-        .is_some_and(|tags| tags.split(',').any(|t| matches!(t.trim(), "*") || weak(t) == etag))
-    {
+    if is_known(asked, &etag) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return None;
     }
@@ -209,6 +240,12 @@ fn prepare(
     };
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(count));
     Some((begin, count))
+}
+
+/// Whether a client has what this tag stands for (RFC 9110 §13.1.2).
+pub(super) fn is_known(asked: &HeaderMap, etag: &str) -> bool {
+    let known = asked.get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok()).unwrap_or_default();
+    known.split(',').any(|tag| tag.trim() == "*" || weak(tag) == etag)
 }
 
 fn weak(tag: &str) -> &str {

@@ -6,16 +6,20 @@
 //! | `/wps`, `/ows`, `/geoserver/ows`, `/geoserver/wps` | WPS; the version is chosen per request |
 //! | `/wps/1.0.0`, `/wps/2.0.0` | the same, with another version for whoever names none |
 //! | `/outputs/<job>/<output>/<file>` | a result |
+//! | `/inputs/<job>/<n>` | an input that a document about its job repeats |
 //! | `/`, `/health`, `/metrics`, `/agents`, `/jobs` | for people and monitors |
 
 mod admin;
 mod body;
+mod cache;
+mod chain;
 mod files;
 mod guard;
 mod links;
 mod page;
 mod run;
 mod serve;
+mod stall;
 mod wps;
 mod wps1;
 mod wps2;
@@ -58,6 +62,8 @@ pub struct HttpConfig {
     pub max_inline_bytes: u64,
     /// Longest time to receive a request.
     pub request_timeout: Duration,
+    /// Longest time that a client may take nothing of an answer that is on its way.
+    pub stall_timeout: Duration,
     /// Longest time that a synchronous Execute is kept waiting.
     pub sync_timeout: Duration,
     /// How long an asynchronous Execute waits for a quick end before it is answered; zero = not at all.
@@ -76,6 +82,7 @@ impl Default for HttpConfig {
             max_body_bytes: 50 << 20,
             max_inline_bytes: 32 << 20,
             request_timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_secs(120),
             sync_timeout: Duration::from_secs(600),
             settle: Duration::ZERO,
             service: ServiceInfo::default(),
@@ -96,7 +103,7 @@ pub struct AppState {
     telemetry: Arc<Telemetry>,
     overview: watch::Receiver<Arc<Overview>>,
     bodies: Arc<Semaphore>,
-    documents: Arc<run::Cache>,
+    documents: Arc<cache::Cache>,
     stopping: CancellationToken,
 }
 
@@ -122,6 +129,9 @@ impl AppState {
     }
 }
 
+/// Where the service is.
+const PATHS: [&str; 6] = ["/wps", "/ows", "/geoserver/ows", "/geoserver/wps", "/wps/1.0.0", "/wps/2.0.0"];
+
 /// All routes, with what surrounds every request.
 pub fn router(state: AppState) -> Router {
     let mut router = Router::new()
@@ -130,8 +140,9 @@ pub fn router(state: AppState) -> Router {
         .route("/metrics", get(admin::metrics))
         .route("/agents", get(admin::agents))
         .route("/jobs", get(admin::jobs))
-        .route("/outputs/{job}/{output}/{file}", any(files::download));
-    for path in ["/wps", "/ows", "/geoserver/ows", "/geoserver/wps", "/wps/1.0.0", "/wps/2.0.0"] {
+        .route("/outputs/{job}/{output}/{file}", any(files::download))
+        .route("/inputs/{job}/{n}", any(files::input));
+    for path in PATHS {
         router = router.route(path, any(wps::entry)).route(&format!("{path}/"), any(wps::entry));
     }
     router

@@ -1,13 +1,13 @@
-//! What the faces of WPS do alike: start a job and wait for it, give it up, read its small results, keep capabilities
-//! documents. Writes no document.
+//! What the faces of WPS do alike: start a job and wait for it, give it up, read its small results. Writes no
+//! document.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
-use wps_remote_protocol::ProcessDescription;
+use wps_remote_protocol::{Content, ProcessDescription, Value};
 
 use super::AppState;
+use super::cache::{Document, Key};
 use crate::encoding::delivery::{self, Files};
 use crate::encoding::ows::Identifiers;
 use crate::encoding::{Face, Fault, FaultKind};
@@ -16,75 +16,25 @@ use crate::jobs::Jobs;
 
 /// How long a Dismiss waits for the confirmation that everything has ended.
 const DISMISS_WAIT: Duration = Duration::from_secs(2);
-/// Key of the descriptions of all processes; no address looks like it.
-const ALL: &str = "all";
-/// Most documents that are kept.
-const MAX_CACHED: usize = 8;
-
-/// Capabilities by face and address, and the descriptions of all processes by face, for one version of the catalogue.
-#[derive(Debug, Default)]
-pub(super) struct Cache(Mutex<Cached>);
-
-#[derive(Debug, Default)]
-struct Cached {
-    version: u64,
-    documents: Vec<(Face, String, Bytes)>,
-}
-
-impl Cache {
-    /// The document for this key, an address or [`ALL`], made anew if the catalogue has changed.
-    pub(super) fn get(&self, face: Face, version: u64, key: &str, make: impl FnOnce() -> String) -> Bytes {
-        if let Some(document) = self.lock().find(face, version, key) {
-            return document;
-        }
-        // Made without the lock: others need not wait for it.
-        let document = Bytes::from(make());
-        let mut cached = self.lock();
-        // A slow maker must not put an old document over a newer one.
-        if cached.version < version {
-            *cached = Cached { version, documents: Vec::new() };
-        }
-        if cached.version == version && cached.find(face, version, key).is_none() {
-            if cached.documents.len() == MAX_CACHED {
-                cached.documents.remove(0);
-            }
-            cached.documents.push((face, key.to_owned(), document.clone()));
-        }
-        document
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Cached> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
-
-impl Cached {
-    fn find(&self, face: Face, version: u64, key: &str) -> Option<Bytes> {
-        let mut documents = self.documents.iter().filter(|_| self.version == version);
-        documents.find(|(of, known, _)| *of == face && known == key).map(|(_, _, document)| document.clone())
-    }
-}
-
 /// The document with the descriptions that a client wants, in the words of a face.
 pub(super) fn described(
     state: &AppState,
     face: Face,
-    identifiers: &Identifiers,
+    identifiers: Identifiers,
     document: impl Fn(&[Arc<ProcessDescription>]) -> String,
-) -> Result<Bytes, Fault> {
+) -> Result<Document, Fault> {
     let catalogue = state.jobs.catalogue();
-    match identifiers {
-        Identifiers::All => Ok(state.documents.get(face, catalogue.version, ALL, || {
-            document(&catalogue.processes.values().cloned().collect::<Vec<_>>())
-        })),
+    let (key, wanted) = match identifiers {
+        Identifiers::All => (Key::All, catalogue.processes.values().cloned().collect::<Vec<_>>()),
         Identifiers::Some(names) => {
             let find = |name: &String| {
                 catalogue.processes.get(name).cloned().ok_or_else(|| Fault::no_such_process(name))
             };
             let wanted = names.iter().map(find).collect::<Result<Vec<_>, _>>()?;
-            Ok(Bytes::from(document(&wanted)))
+            (Key::Some(names), wanted)
         }
-    }
+    };
+    Ok(state.documents.get(face, catalogue.version, key, || document(&wanted)))
 }
 
 /// A client cannot know a later version of the catalogue than ours (OGC 06-121r3 §7.3.4).
@@ -183,4 +133,21 @@ pub(super) async fn load(state: &AppState, job: &Job) -> Files {
         }
     }
     files
+}
+
+/// Reads the inputs that stand in a document which repeats them, into what is left beside the results. One that cannot be
+/// read, or is too large, becomes a link.
+pub(super) async fn load_inputs(state: &AppState, job: &Job, files: &mut Files) {
+    let used: u64 = files.values().map(|bytes| bytes.len() as u64).sum();
+    let mut left = state.config.max_inline_bytes.saturating_sub(used);
+    for (n, input) in job.inputs.iter().enumerate() {
+        let Value::Complex { content: Content::Shared(file), .. } = &input.value else { continue };
+        if file.bytes > left {
+            continue;
+        }
+        if let Ok(bytes) = tokio::fs::read(state.jobs.results().kept_input(job.id, n)).await {
+            left = left.saturating_sub(bytes.len() as u64);
+            files.insert(file.path.clone(), bytes);
+        }
+    }
 }

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::stall::Stalling;
 use super::{AppState, Peer, router};
 
 /// Most connections at once; further ones wait in the system's queue.
@@ -35,6 +36,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// told where to follow it.
 pub async fn serve(listener: TcpListener, mut state: AppState, shutdown: CancellationToken) {
     state.stopping = shutdown.clone();
+    let stall = state.config.stall_timeout;
     let app = router(state);
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let tracker = TaskTracker::new();
@@ -51,7 +53,7 @@ pub async fn serve(listener: TcpListener, mut state: AppState, shutdown: Cancell
         };
         match accepted {
             Ok((stream, peer)) => {
-                tracker.spawn(connection(stream, Peer(peer), app.clone(), shutdown.clone(), permit));
+                tracker.spawn(connection(stream, Peer(peer), app.clone(), stall, shutdown.clone(), permit));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -70,6 +72,7 @@ async fn connection(
     stream: TcpStream,
     peer: Peer,
     app: Router,
+    stall: Duration,
     shutdown: CancellationToken,
     _permit: OwnedSemaphorePermit,
 ) {
@@ -87,7 +90,7 @@ async fn connection(
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_HEADERS);
-    let serving = http.serve_connection(TokioIo::new(stream), service);
+    let serving = http.serve_connection(TokioIo::new(Stalling::new(stream, stall)), service);
     tokio::pin!(serving);
     let ended = tokio::select! {
         ended = &mut serving => ended,

@@ -1,5 +1,7 @@
 //! The whole HTTP side over real sockets, with a stand-in for the driver.
 
+mod chain;
+mod clients;
 mod hostile;
 mod operators;
 mod results;

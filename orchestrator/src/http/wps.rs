@@ -2,33 +2,65 @@
 //! that face. Versions are told apart by the namespace of the root element or the parameter `version`.
 
 use axum::extract::{Request, State};
-use axum::http::{Method, Uri, header};
+use axum::http::{HeaderMap, Method, Uri, header};
 use axum::response::Response;
 
 use super::body;
+use super::chain::Position;
 use super::guard::method_not_allowed;
 use super::{AppState, Operation, Peer, RequestId, links, report_on, wps1, wps2};
 use crate::encoding::kvp::Query;
 use crate::encoding::wps2::WPS_2_0;
 use crate::encoding::{Face, Fault, FaultKind, xml};
+use crate::engine::job::UserId;
 
 /// Bodies above this size are decoded on a thread of their own (bytes), so that others are not kept waiting.
-const LARGE: usize = 256 * 1024;
+const LONG: usize = 256 * 1024;
 
 /// Where a request came in and how.
 #[derive(Debug, Clone)]
 pub(super) struct Arrival {
+    /// Our own address as the client sees it.
+    pub(super) base: String,
     /// Address of the service under which the client sees us, without query.
     pub(super) service_url: String,
     /// Address below which results are.
     pub(super) outputs_url: String,
+    /// Address below which inputs of jobs are that repeat them.
+    pub(super) inputs_url: String,
+    /// Who asks.
+    pub(super) owner: UserId,
+    /// Whether it came from another request to us.
+    pub(super) position: Position,
     /// By POST.
     pub(super) post: bool,
+    /// Headers that say what the client has already; none by POST.
+    pub(super) headers: HeaderMap,
     /// By HEAD: nothing may be changed.
     head: bool,
 }
 
 impl Arrival {
+    fn new(base: String, path: &str, method: &Method) -> Self {
+        Self {
+            service_url: format!("{base}{}", path.trim_end_matches('/')),
+            outputs_url: format!("{base}/outputs"),
+            inputs_url: format!("{base}/inputs"),
+            base,
+            owner: UserId::anonymous(),
+            position: Position::default(),
+            post: *method == Method::POST,
+            head: *method == Method::HEAD,
+            headers: HeaderMap::new(),
+        }
+    }
+
+    /// That of a request that this one leads to.
+    pub(super) fn within(&self, path: &str, post: bool, position: Position) -> Self {
+        let method = if post { Method::POST } else { Method::GET };
+        Self { owner: self.owner.clone(), position, ..Self::new(self.base.clone(), path, &method) }
+    }
+
     /// Address of a job's status document.
     pub(super) fn status_url(&self, job: impl std::fmt::Display) -> String {
         format!("{}?service=WPS&version=1.0.0&request=GetExecutionStatus&executionId={job}", self.service_url)
@@ -45,9 +77,7 @@ enum Asked {
 pub(super) async fn entry(State(state): State<AppState>, request: Request) -> Response {
     let id = request.extensions().get::<RequestId>().cloned();
     let mut operation = Operation("unknown");
-    // Whoever names no version means 1.0.0, except at the address that says otherwise.
-    let pinned = request.uri().path().trim_end_matches('/').ends_with("/2.0.0");
-    let mut face = if pinned { Face::Wps2 } else { Face::Wps1 };
+    let mut face = default_face(request.uri().path());
     let mut response = match handle(&state, request, &mut operation, &mut face).await {
         Ok(response) => response,
         Err(mut fault) => {
@@ -71,12 +101,11 @@ async fn handle(
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
     let base = links::base(&state.config, request.headers(), request.uri(), peer);
     let method = request.method().clone();
-    let arrival = Arrival {
-        service_url: format!("{base}{}", request.uri().path().trim_end_matches('/')),
-        outputs_url: format!("{base}/outputs"),
-        post: method == Method::POST,
-        head: method == Method::HEAD,
-    };
+    let mut arrival = Arrival::new(base, request.uri().path(), &method);
+    if !arrival.post {
+        let known = request.headers().iter().filter(|(name, _)| **name == header::IF_NONE_MATCH);
+        arrival.headers = known.map(|(name, value)| (name.clone(), value.clone())).collect();
+    }
     let uri = request.uri().clone();
     let asked = match method {
         Method::GET | Method::HEAD => from_query(state, &query(&uri)?, face)?,
@@ -92,10 +121,41 @@ async fn handle(
         // HEAD must not change anything (RFC 9110 §9.2.1).
         return Err(method_not_allowed(&Method::HEAD));
     }
+    answer(state, &arrival, asked).await
+}
+
+async fn answer(state: &AppState, arrival: &Arrival, asked: Asked) -> Result<Response, Fault> {
     match asked {
-        Asked::Wps1(asked) => wps1::answer(state, &arrival, asked).await,
-        Asked::Wps2(asked) => wps2::answer(state, &arrival, asked).await,
+        Asked::Wps1(asked) => wps1::answer(state, arrival, asked).await,
+        Asked::Wps2(asked) => wps2::answer(state, arrival, asked).await,
     }
+}
+
+/// Carries out a request that an input of another one names: a query, or a document.
+pub(super) async fn within(
+    state: &AppState,
+    arrival: &Arrival,
+    query: &str,
+    document: Option<&[u8]>,
+) -> Result<Response, Fault> {
+    let mut face = default_face(&arrival.service_url);
+    let asked = match document {
+        Some(document) => {
+            face = face_of_document(document)?;
+            from_document(state, face, document)?
+        }
+        None => from_query(state, &Query::parse(query)?, &mut face)?,
+    };
+    answer(state, arrival, asked).await
+}
+
+/// Whoever names no version means 1.0.0, except at the address that says otherwise.
+fn default_face(path: &str) -> Face {
+    if path.trim_end_matches('/').ends_with("/2.0.0") { Face::Wps2 } else { Face::Wps1 }
+}
+
+fn face_of_document(document: &[u8]) -> Result<Face, Fault> {
+    Ok(if xml::root(document)?.namespace == WPS_2_0 { Face::Wps2 } else { Face::Wps1 })
 }
 
 fn query(uri: &Uri) -> Result<Query, Fault> {
@@ -152,9 +212,9 @@ async fn from_post(state: &AppState, request: Request, uri: &Uri, face: &mut Fac
         )));
     }
     let document = &received.bytes[first..];
-    *face = if xml::root(document)?.namespace == WPS_2_0 { Face::Wps2 } else { Face::Wps1 };
+    *face = face_of_document(document)?;
     let face = *face;
-    if document.len() <= LARGE {
+    if document.len() <= LONG {
         return from_document(state, face, document);
     }
     let state = state.clone();

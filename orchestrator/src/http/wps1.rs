@@ -3,6 +3,8 @@
 use axum::http::HeaderMap;
 use axum::response::Response;
 
+use super::cache::Key;
+use super::chain::Chain;
 use super::wps::Arrival;
 use super::{AppState, files, run, xml};
 use crate::encoding::delivery::{self, Delivery};
@@ -12,7 +14,7 @@ use crate::encoding::wps1::request;
 use crate::encoding::wps1::response::{self, View};
 use crate::encoding::wps1::{capabilities, describe};
 use crate::encoding::{Face, Fault, FaultKind};
-use crate::engine::job::{Job, JobState, UserId};
+use crate::engine::job::{Job, JobState};
 use crate::jobs::NewJob;
 
 pub(super) use crate::encoding::wps1::request::Request;
@@ -45,7 +47,8 @@ pub(super) async fn answer(state: &AppState, arrival: &Arrival, asked: Request) 
     match asked {
         Request::GetCapabilities { update_sequence } => capabilities(state, arrival, update_sequence),
         Request::DescribeProcess(identifiers) => {
-            Ok(xml(run::described(state, Face::Wps1, &identifiers, describe::document)?))
+            let described = run::described(state, Face::Wps1, identifiers, describe::document)?;
+            Ok(described.answer(&arrival.headers))
         }
         Request::Execute(execute) => self::execute(state, arrival, *execute).await,
         Request::GetExecutionStatus(id) => {
@@ -75,13 +78,15 @@ fn capabilities(state: &AppState, arrival: &Arrival, known: Option<u64>) -> Resu
     let make = || {
         capabilities::document(&state.config.service, url, catalogue.version, catalogue.processes.values())
     };
-    Ok(xml(state.documents.get(Face::Wps1, catalogue.version, url, make)))
+    let key = Key::Capabilities(url.clone());
+    Ok(state.documents.get(Face::Wps1, catalogue.version, key, make).answer(&arrival.headers))
 }
 
 async fn execute(state: &AppState, arrival: &Arrival, execute: Execute) -> Result<Response, Fault> {
     let Execute { process, inputs, form } = execute;
     let (at_once, is_raw) = (form.store && !form.raw, form.raw);
-    let job = state.jobs.execute(NewJob { process, inputs, form, owner: UserId::anonymous() }).await?;
+    let new = NewJob { process, inputs, form, owner: arrival.owner.clone() };
+    let job = state.jobs.execute_within(new, &Chain { state, arrival }).await?;
     if at_once {
         let job = run::settle(state, job, state.config.settle).await?;
         return Ok(document(state, arrival, &job, Told::Follow).await);
@@ -119,12 +124,16 @@ enum Told {
 
 /// The ExecuteResponse of a job, with small results in it.
 async fn document(state: &AppState, arrival: &Arrival, job: &Job, told: Told) -> Response {
-    let files = run::load(state, job).await;
+    let mut files = run::load(state, job).await;
+    if job.form.lineage {
+        run::load_inputs(state, job, &mut files).await;
+    }
     let status_url = (told != Told::Ended || job.form.store).then(|| arrival.status_url(job.id));
     let view = View {
         service_url: &arrival.service_url,
         status_url: status_url.as_deref(),
         outputs_url: &arrival.outputs_url,
+        inputs_url: &arrival.inputs_url,
         files: &files,
         percent_always: arrival.post && told == Told::Status,
         dismissing: told == Told::Dismissed,

@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 use axum::http::HeaderMap;
 use axum::response::Response;
 
+use super::cache::Key;
+use super::chain::Chain;
 use super::wps::Arrival;
 use super::{AppState, files, run, xml};
 use crate::encoding::delivery;
@@ -13,7 +15,7 @@ use crate::encoding::wps2::execute::{Execute, Mode};
 use crate::encoding::wps2::response::{self, Status};
 use crate::encoding::wps2::{offerings, request};
 use crate::encoding::{Face, Fault, FaultKind};
-use crate::engine::job::{Job, JobId, JobState, Timestamp, UserId};
+use crate::engine::job::{Job, JobId, JobState, Timestamp};
 use crate::jobs::NewJob;
 
 pub(super) use crate::encoding::wps2::request::Request;
@@ -41,10 +43,12 @@ pub(super) async fn answer(state: &AppState, arrival: &Arrival, asked: Request) 
             let (url, version) = (&arrival.service_url, catalogue.version);
             let make =
                 || offerings::capabilities(&state.config.service, url, version, catalogue.processes.values());
-            Ok(xml(state.documents.get(Face::Wps2, version, url, make)))
+            let key = Key::Capabilities(url.clone());
+            Ok(state.documents.get(Face::Wps2, version, key, make).answer(&arrival.headers))
         }
         Request::DescribeProcess(identifiers) => {
-            Ok(xml(run::described(state, Face::Wps2, &identifiers, offerings::offerings)?))
+            let described = run::described(state, Face::Wps2, identifiers, offerings::offerings)?;
+            Ok(described.answer(&arrival.headers))
         }
         Request::Execute(execute) => self::execute(state, arrival, *execute).await,
         Request::GetStatus(id) => {
@@ -70,7 +74,8 @@ pub(super) async fn answer(state: &AppState, arrival: &Arrival, asked: Request) 
 
 async fn execute(state: &AppState, arrival: &Arrival, execute: Execute) -> Result<Response, Fault> {
     let Execute { process, inputs, form, mode } = execute;
-    let job = state.jobs.execute(NewJob { process, inputs, form, owner: UserId::anonymous() }).await?;
+    let new = NewJob { process, inputs, form, owner: arrival.owner.clone() };
+    let job = state.jobs.execute_within(new, &Chain { state, arrival }).await?;
     let accepted = |job: &Job| xml(response::status_info(job, Status::Accepted, Some(now())));
     match mode {
         Mode::Sync => {

@@ -60,7 +60,7 @@ async fn get(references: &References, href: &str) -> Result<String, String> {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("in");
     let reference = Reference { href: href.to_owned(), ..Reference::default() };
-    match references.fetch(&reference, &target).await {
+    match references.fetch(&reference, &Nowhere, &target).await {
         Ok(bytes) => {
             let text = std::fs::read_to_string(&target).unwrap();
             assert_eq!(bytes, text.len() as u64);
@@ -80,11 +80,12 @@ async fn an_allowed_place_is_fetched_with_body_and_headers() {
     assert_eq!(get(&references, &format!("{base}/a?b=c%20d")).await, Ok("hello".into()));
     let folder = tempfile::tempdir().unwrap();
     let post = Reference {
+        body_href: None,
         href: format!("{base}/wfs"),
         body: Some(b"<GetFeature/>".to_vec()),
         headers: vec![("X-Key".into(), "k".into()), ("Host".into(), "evil".into())],
     };
-    references.fetch(&post, &folder.path().join("x")).await.unwrap();
+    references.fetch(&post, &Nowhere, &folder.path().join("x")).await.unwrap();
     let asked = asked.lock().unwrap();
     assert!(asked[0].starts_with("GET /a?b=c%20d HTTP/1.1"), "{}", asked[0]);
     assert!(
@@ -93,6 +94,24 @@ async fn an_allowed_place_is_fetched_with_body_and_headers() {
         asked[1]
     );
     assert!(asked[1].contains("x-key: k") && !asked[1].contains("evil"), "{}", asked[1]);
+}
+
+#[tokio::test]
+async fn a_body_that_lies_elsewhere_is_fetched_first() {
+    let (bodies, _) = server(ok("<GetFeature/>")).await;
+    let (base, asked) = server(ok("hello")).await;
+    let references = references(&["127.0.0.1"], &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let post = |body: &str| Reference {
+        href: format!("{base}/wfs"),
+        body_href: Some(body.to_owned()),
+        ..Reference::default()
+    };
+    references.fetch(&post(&bodies), &Nowhere, &folder.path().join("x")).await.unwrap();
+    assert!(asked.lock().unwrap()[0].ends_with("<GetFeature/>"));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "the body does not stay");
+    let refused = references.fetch(&post("http://10.0.0.1/"), &Nowhere, &folder.path().join("y")).await;
+    assert!(matches!(refused, Err(FetchError::Refused { .. })), "{refused:?}");
 }
 
 #[tokio::test]

@@ -2,16 +2,18 @@
 //! not only that nothing panics. Compiled into the fuzz targets, and into a test that replays the corpora without a fuzzer.
 
 mod files;
+mod requests;
 mod texts;
 
 pub use files::{descriptor, ini, interpolation};
+pub use requests::{kvp, wps1, wps2};
 pub use texts::{json_path, list, rule, stdout, template};
 
 /// What a target does with its bytes; panics if something does not hold.
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its program and its corpus.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("ini", ini),
     ("interpolation", interpolation),
     ("list", list),
@@ -20,6 +22,9 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("rule", rule),
     ("stdout", stdout),
     ("descriptor", descriptor),
+    ("kvp", kvp),
+    ("wps1", wps1),
+    ("wps2", wps2),
 ];
 
 /// The bytes as text, cut in two at the first line break: most readers take two texts.

@@ -4,10 +4,10 @@
 use wps_remote_protocol::{DataType, Input, Inputs, ProcessDescription, Value};
 
 use super::super::kvp::{self, Entry, Query};
+use super::super::ows::{self, Lookup};
 use super::super::values::{self, Given, Link};
-use super::super::xml::{Content, Cursor, Element};
+use super::super::xml::{Characters, Content, Cursor, Element};
 use super::super::{Fault, FaultKind, clip};
-use super::request::Lookup;
 use crate::engine::job::{Form, OutputRequest};
 
 /// Most inputs of one request.
@@ -38,14 +38,7 @@ pub(super) fn from_xml(cursor: &mut Cursor<'_>, lookup: Lookup<'_>) -> Result<Ex
     let mut form = Form::default();
     while let Some(element) = cursor.child()? {
         match (element.name.as_str(), &process) {
-            ("Identifier", None) => {
-                let id = cursor.text()?.trim().to_owned();
-                if id.is_empty() {
-                    return Err(Fault::missing("Identifier"));
-                }
-                let description = lookup(&id).ok_or_else(|| Fault::no_such_process(&id))?;
-                process = Some((id, description));
-            }
+            ("Identifier", None) => process = Some(ows::process(&cursor.text()?, lookup)?),
             ("DataInputs", Some((_, description))) => data_inputs(cursor, description, &mut inputs)?,
             // §10.2.1: the identifier comes first, and without it no value can be understood.
             ("DataInputs", None) => return Err(Fault::missing("Identifier")),
@@ -246,8 +239,7 @@ fn checked(form: Form) -> Result<Form, Fault> {
 
 /// Reads an Execute from a query (§10.2.2).
 pub(super) fn from_kvp(query: &Query, lookup: Lookup<'_>) -> Result<Execute, Fault> {
-    let process = query.need("Identifier")?;
-    let description = lookup(&process).ok_or_else(|| Fault::no_such_process(&process))?;
+    let (process, description) = ows::process(&query.need("Identifier")?, lookup)?;
     let entries = query.entries("DataInputs", &INPUT_ATTRIBUTES)?;
     if entries.len() > MAX_INPUTS {
         return Err(too_many_inputs());
@@ -306,7 +298,7 @@ fn entry_value(entry: &Entry, declared: Option<&DataType>) -> Result<Value, Faul
                 encoding: entry.attribute("encoding"),
                 schema: entry.attribute("schema"),
             };
-            values::complex(id, Content::Text(vec![text.into()]), given, declared)
+            values::complex(id, Content::Text(Characters::plain(text)), given, declared)
         }
         Some(DataType::Literal(_)) | None => {
             Ok(Value::Literal { text, uom: entry.attribute("uom").map(str::to_owned) })

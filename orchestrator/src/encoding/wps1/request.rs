@@ -1,12 +1,8 @@
 //! Requests of WPS 1.0.0, from query strings and from XML: GetCapabilities, DescribeProcess, and the operations that
 //! GeoServer added. Execute has a file of its own. Answers a [`Request`] or the standard's exception.
 
-use std::sync::Arc;
-
-use wps_remote_protocol::ProcessDescription;
-
 use super::super::kvp::Query;
-use super::super::ows::{self, Identifiers};
+use super::super::ows::{self, Identifiers, Lookup};
 use super::super::xml::{Cursor, Element, XmlError};
 use super::super::{Fault, clip};
 use super::execute::{self, Execute};
@@ -15,9 +11,6 @@ use crate::engine::job::JobId;
 
 /// What there is, for whoever asks for something else.
 const OPERATIONS: &str = "GetCapabilities, DescribeProcess, Execute, GetExecutionStatus, GetExecutionResult, Dismiss, GetExecutions";
-
-/// Finds the description of a process that is offered now.
-pub type Lookup<'a> = &'a (dyn Fn(&str) -> Option<Arc<ProcessDescription>> + Sync);
 
 /// What a client asks.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,7 +5,7 @@ use wps_remote_protocol::{BoundingBox, Content, DataType, Format, OutputDescript
 
 use super::super::delivery::{self, Delivery, Files, Writing};
 use super::super::ows::{self, OWS_1_1};
-use super::super::xml::Writer;
+use super::super::xml::{self, Writer};
 use super::super::{Fault, iso_time, state_time};
 use super::capabilities::write_brief;
 use super::describe::{schema_media_type, write_names};
@@ -20,6 +20,8 @@ pub struct View<'a> {
     pub status_url: Option<&'a str>,
     /// Address below which outputs are.
     pub outputs_url: &'a str,
+    /// Address below which inputs of jobs are that repeat them.
+    pub inputs_url: &'a str,
     /// Result files that stand in the document.
     pub files: &'a Files,
     /// The client asks by POST: then it gets a percentage in every state, which the schema does not allow but a client
@@ -43,7 +45,7 @@ pub fn document(job: &Job, view: &View<'_>) -> String {
     writer.close();
     write_status(&mut writer, job, view);
     if job.form.lineage {
-        write_lineage(&mut writer, job, view.files);
+        write_lineage(&mut writer, job, view);
     }
     let deliveries = delivery::deliveries(job);
     if !deliveries.is_empty() {
@@ -72,6 +74,7 @@ pub fn list(jobs: &[Job], status_url: impl Fn(&Job) -> String) -> String {
             service_url: "",
             status_url: None,
             outputs_url: "",
+            inputs_url: "",
             files: &files,
             percent_always: false,
             dismissing: false,
@@ -130,25 +133,32 @@ fn write_failed(writer: &mut Writer, fault: &Fault) {
     writer.close();
 }
 
-fn write_lineage(writer: &mut Writer, job: &Job, files: &Files) {
+/// A copy of what the client asked for (§10.3.1 table 56).
+fn write_lineage(writer: &mut Writer, job: &Job, view: &View<'_>) {
     if !job.inputs.is_empty() {
         writer.open("wps:DataInputs", &[]);
-        for input in &job.inputs {
+        for (n, input) in job.inputs.iter().enumerate() {
             writer.open("wps:Input", &[]);
             let declared = job.description.input(&input.id);
             write_names(writer, &input.id, declared.and_then(|d| d.title.as_deref()), "");
-            if let Value::Reference { href, media_type, .. } = &input.value {
-                let mut attributes = vec![("xlink:href", href.as_str())];
-                if !media_type.is_empty() {
-                    attributes.push(("mimeType", schema_media_type(media_type)));
+            let media_type = match &input.value {
+                Value::Complex { media_type, .. } => media_type.as_str(),
+                _ => "text/plain",
+            };
+            match &input.value {
+                Value::Reference { .. } => write_reference(writer, &input.value),
+                // Too large to stand here.
+                Value::Complex { content: Content::Shared(file), .. }
+                    if !view.files.contains_key(&file.path) =>
+                {
+                    let link = format!("{}/{}/{n}", view.inputs_url, job.id);
+                    let media_type = schema_media_type(media_type);
+                    writer.leaf("wps:Reference", &[("xlink:href", &link), ("mimeType", media_type)], "");
                 }
-                writer.leaf("wps:Reference", &attributes, "");
-            } else {
-                let format = match &input.value {
-                    Value::Complex { media_type, .. } => Format::new(media_type),
-                    _ => Format::new("text/plain"),
-                };
-                write_data(writer, &input.value, declared.map(|d| &d.data), &format, None, files);
+                value => {
+                    let (format, data) = (Format::new(media_type), declared.map(|d| &d.data));
+                    write_data(writer, value, data, &format, None, view.files);
+                }
             }
             writer.close();
         }
@@ -180,6 +190,41 @@ fn write_lineage(writer: &mut Writer, job: &Job, files: &Files) {
             }
         }
         writer.open("wps:Output", &attributes).leaf("ows:Identifier", &[], &output.id).close();
+    }
+    writer.close();
+}
+
+/// An input by reference as the client gave it, without headers that prove who it is: the document may be read by others.
+fn write_reference(writer: &mut Writer, value: &Value) {
+    let Value::Reference { href, media_type, headers, body, body_href, .. } = value else { return };
+    let mut attributes = vec![("xlink:href", href.as_str())];
+    if body.is_some() || body_href.is_some() {
+        attributes.push(("method", "POST"));
+    }
+    if !media_type.is_empty() {
+        attributes.push(("mimeType", schema_media_type(media_type)));
+    }
+    if headers.is_empty() && body.is_none() && body_href.is_none() {
+        writer.leaf("wps:Reference", &attributes, "");
+        return;
+    }
+    writer.open("wps:Reference", &attributes);
+    let secret = |name: &str| {
+        ["authorization", "cookie", "proxy-authorization"]
+            .iter()
+            .any(|known| name.eq_ignore_ascii_case(known))
+    };
+    for (key, value) in headers.iter().filter(|(key, _)| !secret(key)) {
+        writer.leaf("wps:Header", &[("key", key), ("value", value)], "");
+    }
+    if let Some(body) = body {
+        match xml::embeddable(body) {
+            Some(markup) => writer.leaf_markup("wps:Body", &[], markup),
+            None => writer.leaf("wps:Body", &[], body),
+        };
+    }
+    if let Some(href) = body_href {
+        writer.leaf("wps:BodyReference", &[("xlink:href", href)], "");
     }
     writer.close();
 }

@@ -3,9 +3,9 @@
 
 use wps_remote_protocol::{DataType, Input, Inputs, ProcessDescription, Value};
 
+use super::super::ows::{self, Lookup};
 use super::super::values::{self, Given, Link};
 use super::super::wps1::execute::{MAX_INPUTS, MAX_OUTPUTS};
-use super::super::wps1::request::Lookup;
 use super::super::xml::{Content, Cursor, Element};
 use super::super::{Fault, FaultKind, clip};
 use crate::engine::job::{Form, OutputRequest};
@@ -63,14 +63,7 @@ pub(super) fn from_xml(
     let mut outputs = Vec::new();
     while let Some(element) = cursor.child()? {
         match (element.name.as_str(), &process) {
-            ("Identifier", None) => {
-                let id = cursor.text()?.trim().to_owned();
-                if id.is_empty() {
-                    return Err(Fault::missing("Identifier"));
-                }
-                let description = lookup(&id).ok_or_else(|| Fault::no_such_process(&id))?;
-                process = Some((id, description));
-            }
+            ("Identifier", None) => process = Some(ows::process(&cursor.text()?, lookup)?),
             ("Input", Some((_, description))) => {
                 if inputs.len() == MAX_INPUTS {
                     let text = format!("there are more than {MAX_INPUTS} inputs");
@@ -157,7 +150,7 @@ fn wrapped(markup: &str, id: &str) -> Result<Option<Value>, Fault> {
             let uom = root.trimmed("uom").map(str::to_owned);
             Ok(Some(Value::Literal { text: cursor.text()?, uom }))
         }
-        (super::OWS_2_0 | super::super::ows::OWS_1_1, "BoundingBox" | "WGS84BoundingBox") => {
+        (super::OWS_2_0 | ows::OWS_1_1, "BoundingBox" | "WGS84BoundingBox") => {
             let (mut lower, mut upper) = (String::new(), String::new());
             while let Some(corner) = cursor.child()? {
                 match corner.name.as_str() {

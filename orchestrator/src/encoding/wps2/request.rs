@@ -2,8 +2,7 @@
 //! standard's exception.
 
 use super::super::kvp::Query;
-use super::super::ows::{self, Identifiers};
-use super::super::wps1::request::Lookup;
+use super::super::ows::{self, Identifiers, Lookup};
 use super::super::xml::{Cursor, Element};
 use super::super::{Fault, clip};
 use super::execute::{self, Execute};

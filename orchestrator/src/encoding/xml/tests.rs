@@ -8,9 +8,7 @@ fn content(document: &str) -> Result<Content<'static>, XmlError> {
     let content = cursor.content()?;
     cursor.finish()?;
     Ok(match content {
-        Content::Text(pieces) => {
-            Content::Text(pieces.into_iter().map(|piece| Cow::Owned(piece.into_owned())).collect())
-        }
+        Content::Text(characters) => Content::Text(Characters::plain(characters.into_text())),
         Content::Markup(text) => Content::Markup(text),
     })
 }
@@ -132,8 +130,12 @@ fn depth_attributes_and_elements_are_bounded() {
         }
     };
     assert_eq!(ended, Err(XmlError::Elements));
-    // Captured as a whole, the same is nothing but text.
+    // Captured as a whole, the same is nothing but text, up to a larger bound.
     assert!(text(&many).starts_with("<x/><x/>"));
+    let more = format!("<r><s>{}</s></r>", "<x/>".repeat(MAX_ALL_ELEMENTS));
+    assert_eq!(content(&more), Err(XmlError::AllElements));
+    let long = format!("<r xmlns:a='{}'>{}</r>", "u".repeat(10_000), "<x/>".repeat(1000));
+    assert_eq!(content(&long), Err(XmlError::Inherited), "what one declaration costs a thousand elements");
     let bindings = (0..40).map(|n| format!(" xmlns:p{n}='u{n}'")).collect::<String>();
     let nested = format!("{}{}", format!("<a{bindings}>").repeat(200), "</a>".repeat(200));
     assert!(content(&nested).is_err(), "declarations in scope are bounded");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::world::{World, read, world};
@@ -174,5 +174,27 @@ async fn nonsense_on_the_socket_harms_nobody() {
         let _ = stream.write_all(bytes).await;
         let _ = stream.shutdown().await;
     }
+    still_works(&world).await;
+}
+
+#[tokio::test]
+async fn whoever_takes_nothing_of_an_answer_is_given_up() {
+    let config = HttpConfig { stall_timeout: Duration::from_millis(200), ..HttpConfig::default() };
+    let world = world(config, never).await;
+    world.get("/wps?service=WPS&version=1.0.0&request=Execute&identifier=test:Everything&storeExecuteResponse=true").await;
+    let id = world.newest();
+    // Sparse: larger than all buffers between the two sides.
+    let output = world.keep(id, "result1", "large.bin", b"", "application/zip");
+    let file = world.results.store().join(format!("{id}/result1/large.bin"));
+    std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(64 << 20).unwrap();
+    world.set(id, super::wps::done(vec![output])).await;
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    let request = format!("GET /outputs/{id}/result1/large.bin HTTP/1.1\r\nHost: h\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    // Only then is it read: what had been sent comes, and then the end.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut taken = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut taken)).await.unwrap();
+    assert!(taken.starts_with(b"HTTP/1.1 200") && taken.len() < 64 << 20, "{} bytes", taken.len());
     still_works(&world).await;
 }

@@ -81,6 +81,35 @@ async fn capabilities_on_every_address_and_by_every_method() {
 }
 
 #[tokio::test]
+async fn a_document_that_the_client_has_is_not_sent_again() {
+    let world = plain(never).await;
+    for query in [
+        "version=1.0.0&request=GetCapabilities",
+        "version=2.0.0&request=GetCapabilities",
+        "version=1.0.0&request=DescribeProcess&identifier=all",
+        "version=2.0.0&request=DescribeProcess&identifier=test:Everything",
+    ] {
+        let path = format!("/wps?service=WPS&{query}");
+        let first = world.get(&path).await;
+        first.xml(200);
+        let tag = first.header("etag").to_owned();
+        let again = world.send("GET", &path, &[("If-None-Match", &tag)], b"").await;
+        assert_eq!((again.status, again.body.len(), again.header("etag")), (304, 0, tag.as_str()), "{query}");
+        let other = world.send("GET", &path, &[("If-None-Match", "\"x\"")], b"").await;
+        assert_eq!(other.xml(200), first.text(), "{query}");
+        // A newer catalogue has documents of its own.
+        let version = world.catalogue.borrow().version + 1;
+        let mut changed = fixtures::everything();
+        changed.title = format!("Changed {version}");
+        world
+            .catalogue
+            .send_replace(Arc::new(super::world::catalogue([changed, fixtures::contour()], version)));
+        let new = world.send("GET", &path, &[("If-None-Match", &tag)], b"").await;
+        assert!(new.xml(200).contains(&format!("Changed {version}")), "{query}");
+    }
+}
+
+#[tokio::test]
 async fn bare_and_wrong_queries_get_reports() {
     let world = plain(never).await;
     world.get("/wps").await.exception(400, "MissingParameterValue", "service");

@@ -338,7 +338,12 @@ fn quirk_09_references_with_and_without_xlink() {
             "doc",
         ),
         (
-            "<wps:Reference xlink:href='http://h/' method='POST'><wps:BodyReference xlink:href='http://b/'/></wps:Reference>",
+            "<wps:Reference xlink:href='http://h/' method='POST'><wps:BodyReference xlink:href='file:///b'/></wps:Reference>",
+            "doc",
+        ),
+        ("<wps:Reference xlink:href='http://h/' method='POST'><wps:BodyReference/></wps:Reference>", "href"),
+        (
+            "<wps:Reference xlink:href='http://h/'><wps:Body>x</wps:Body><wps:BodyReference xlink:href='http://b/'/></wps:Reference>",
             "doc",
         ),
     ] {
@@ -357,6 +362,10 @@ fn references_by_post_carry_headers_and_body() {
     let cdata = "<wps:Reference xlink:href='http://h/'><wps:Body><![CDATA[a=b]]></wps:Body></wps:Reference>";
     let Value::Reference { body, .. } = input("doc", cdata).unwrap() else { panic!() };
     assert_eq!(body.as_deref(), Some("a=b"));
+    let elsewhere =
+        "<wps:Reference xlink:href='http://h/'><wps:BodyReference xlink:href='http://b/x'/></wps:Reference>";
+    let Value::Reference { body, body_href, .. } = input("doc", elsewhere).unwrap() else { panic!() };
+    assert_eq!((body, body_href.as_deref()), (None, Some("http://b/x")));
 }
 
 #[test]

@@ -18,6 +18,7 @@ fn view(files: &Files) -> View<'_> {
             "http://h/wps?service=WPS&version=1.0.0&request=GetExecutionStatus&executionId=67e55044-10b1-426f-9247-bb680e5fe0c8",
         ),
         outputs_url: "http://h/outputs",
+        inputs_url: "http://h/inputs",
         files,
         percent_always: false,
         dismissing: false,

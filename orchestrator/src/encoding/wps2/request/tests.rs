@@ -110,6 +110,20 @@ fn mode_form_and_outputs() {
 }
 
 #[test]
+fn nested_inputs_and_outputs_are_read_and_refused_by_name() {
+    // No process here has any: the standard's answer to one that is not described (OGC 14-065r2, NoSuchInput, NoSuchOutput).
+    let leaf = "<wps:Input id='leaf'><wps:Data>1</wps:Data></wps:Input>";
+    let nested = format!("<wps:Input id='doc'>{leaf}<wps:Input id='other'>{leaf}</wps:Input></wps:Input>");
+    assert_eq!(refused(execute("", &nested)), ("NoSuchInput", "leaf".into()));
+    let outputs = "<wps:Output id='gml'><wps:Output id='part' transmission='value'><wps:Output id='x'/></wps:Output></wps:Output>";
+    assert_eq!(refused(execute("", outputs)), ("NoSuchOutput", "part".into()));
+    let anonymous = "<wps:Input id='doc'><wps:Input/></wps:Input>";
+    assert_eq!(refused(execute("", anonymous)), ("NoSuchInput", "doc".into()));
+    let deep = format!("{}{}", "<wps:Input id='doc'>".repeat(300), "</wps:Input>".repeat(300));
+    assert_eq!(refused(execute("", &deep)).0, "NoApplicableCode", "that it is no XML we take weighs more");
+}
+
+#[test]
 fn values_of_all_kinds() {
     let literal =
         "<wps:Data>\n <wps:LiteralValue dataType='xs:double' uom='m'>5</wps:LiteralValue>\n</wps:Data>";
