@@ -168,7 +168,6 @@ fn jobs(amount: &dyn Fn(usize) -> usize) {
             mib(supervisors.iter().sum::<u64>()) / supervisors.len().max(1) as f64
         ));
     });
-    descriptors::measure();
 }
 
 /// The agent without orchestrator and XMPP.
