@@ -4,6 +4,7 @@ mod fault;
 mod looking;
 mod migrating;
 mod operate;
+mod stop;
 mod try_run;
 
 use std::ffi::OsString;
@@ -12,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
@@ -349,26 +349,21 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
 }
 
 fn stop_on_signals(shutdown: CancellationToken) -> io::Result<tokio::task::JoinHandle<()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = stop::StopSignals::listen()?;
     Ok(tokio::spawn(async move {
-        let which = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "Ctrl-C",
-        };
+        let which = signals.next().await;
         info!("stopping: {which}");
         shutdown.cancel();
         // A second one means that the orderly way takes too long.
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        signals.next().await;
         error!("stopping at once");
         std::process::exit(i32::from(BROKE));
     }))
 }
 
+#[cfg(unix)]
 fn reload_on_signal(service: Service) -> io::Result<tokio::task::JoinHandle<()>> {
+    use tokio::signal::unix::{SignalKind, signal};
     let mut hangup = signal(SignalKind::hangup())?;
     Ok(tokio::spawn(async move {
         while hangup.recv().await.is_some() {
@@ -376,6 +371,12 @@ fn reload_on_signal(service: Service) -> io::Result<tokio::task::JoinHandle<()>>
             service.ask_reload();
         }
     }))
+}
+
+/// There is no such signal here; `reload` asks over the agent's pipe.
+#[cfg(not(unix))]
+fn reload_on_signal(_service: Service) -> io::Result<tokio::task::JoinHandle<()>> {
+    Ok(tokio::spawn(std::future::pending()))
 }
 
 fn start_log(cli: &Cli) {

@@ -249,7 +249,10 @@ pub fn prepare(
     let words: Vec<String> = descriptor.program.words.iter().map(|word| run.fill(word)).collect();
     let (program, mut args, held) = match program::locate(descriptor, &words) {
         Ok(located) => (located.program, located.args, None),
-        Err((written, args, held)) => (written, args, Some(held)),
+        Err(missing) => {
+            let (written, args, held) = *missing;
+            (written, args, Some(held))
+        }
     };
     args.extend(done.args);
 

@@ -8,6 +8,9 @@
 #[cfg(unix)]
 #[path = "control/unix.rs"]
 mod transport;
+#[cfg(windows)]
+#[path = "control/windows.rs"]
+mod transport;
 
 use std::fs::File;
 use std::io::{self, Write};

@@ -26,6 +26,7 @@ pub mod driver;
 pub mod engine;
 pub mod execution;
 pub mod explain;
+pub mod files;
 pub mod habits;
 pub mod load;
 pub mod migrate;
@@ -37,12 +38,12 @@ pub mod service;
 pub mod session;
 pub mod supervise;
 pub mod weigh;
+#[cfg(windows)]
+pub mod winapi;
 pub mod workdir;
 
 use std::ffi::OsString;
-use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -273,7 +274,7 @@ fn session_settings(config: &AgentConfig, connector: Option<Connector>) -> Resul
 
 /// One level, as the old agent did; more would hide a missing mount.
 fn make_shared(path: &Path) -> Result<(), RunError> {
-    match DirBuilder::new().mode(0o770).create(path) {
+    match files::folder(0o770).create(path) {
         Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
             Err(RunError::Shared { path: path.to_owned(), source })
         }

@@ -5,9 +5,8 @@ mod find;
 mod metadata;
 mod text;
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +19,7 @@ use wps_remote_protocol::{
 use self::find::{Located, find};
 pub use self::metadata::Metadata;
 use self::text::{MAX_BOX, bounding_box, checked_literal, no_box};
+use crate::files;
 use crate::supervise::record::is_disk_full;
 
 /// Longest literal that travels inside a message when a shared folder could take it.
@@ -459,10 +459,25 @@ fn plain(name: &str) -> String {
         .chars()
         .map(|c| if c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | ' ' | '+') { c } else { '_' })
         .collect();
-    if plain.is_empty() || plain.chars().all(|c| c == '.') {
+    if plain.is_empty() || plain.chars().all(|c| c == '.') || is_device(&plain) {
         plain.insert(0, '_');
     }
+    // Windows would drop them, and whoever looks for the name would not find it.
+    if plain.ends_with(['.', ' ']) {
+        plain.push('_');
+    }
     plain
+}
+
+/// Whether Windows takes a name for a device, with or without an extension. On every system: the other side of a shared
+/// folder may be one.
+fn is_device(name: &str) -> bool {
+    let stem = name.split('.').next().unwrap_or_default().trim_end().to_ascii_uppercase();
+    let numbered = |prefix: &str| {
+        stem.strip_prefix(prefix)
+            .is_some_and(|rest| rest.len() == 1 && matches!(rest.as_bytes()[0], b'1'..=b'9'))
+    };
+    matches!(stem.as_str(), "CON" | "PRN" | "AUX" | "NUL") || numbered("COM") || numbered("LPT")
 }
 
 /// Hard link or copy under a temporary name, sync, rename, sync of the folder: whoever sees the name sees the whole file.
@@ -470,8 +485,8 @@ fn transfer(source: &Path, target: &Path, shared: &Path) -> io::Result<(u64, Str
     let folder = target.parent().unwrap_or(shared);
     // Group members of the shared folder must be able to tidy up: set-group-id, so that everything keeps its group.
     for level in folder.ancestors().take_while(|level| *level != shared).collect::<Vec<_>>().iter().rev() {
-        match DirBuilder::new().mode(0o770).create(level) {
-            Ok(()) => fs::set_permissions(level, fs::Permissions::from_mode(0o2770))?,
+        match files::folder(0o770).create(level) {
+            Ok(()) => files::set_mode(level, 0o2770)?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
@@ -486,22 +501,22 @@ fn transfer(source: &Path, target: &Path, shared: &Path) -> io::Result<(u64, Str
         let mut from = File::open(source)?;
         let linked = fs::hard_link(source, &temporary).is_ok();
         let summed = if linked {
-            let mode = from.metadata()?.permissions().mode();
             // Whatever the program's umask was: the orchestrator is in the group, not the owner.
-            fs::set_permissions(&temporary, fs::Permissions::from_mode(mode | 0o440))?;
+            files::add_mode(&temporary, 0o440)?;
             let summed = sum(&mut from, &mut io::sink())?;
-            from.sync_all()?;
+            files::sync(&temporary)?;
             summed
         } else {
-            let mut to = OpenOptions::new().write(true).create_new(true).mode(0o640).open(&temporary)?;
+            let mut to = files::options(0o640).write(true).create_new(true).open(&temporary)?;
             let summed = sum(&mut from, &mut to)?;
             to.sync_all()?;
             summed
         };
-        fs::rename(&temporary, target)?;
+        drop(from);
+        files::replace(&temporary, target)?;
         // If the target was a link to the same file already, rename(2) did nothing and the temporary name is left.
         let _ = fs::remove_file(&temporary);
-        File::open(folder)?.sync_all()?;
+        files::sync_folder(folder)?;
         Ok(summed)
     };
     attempt().inspect_err(|_| {

@@ -69,6 +69,12 @@ impl Service {
         }
     }
 
+    /// The manager that has started this program: none that wants to be told anything but what `scm` tells it.
+    #[cfg(not(unix))]
+    pub fn of_this_host() -> Self {
+        Self::nobody()
+    }
+
     /// Tells the manager.
     pub fn tell(&self, news: News<'_>) {
         self.manager.tell(news);

@@ -6,17 +6,16 @@
 //! <resource_file_dir>/<execution>/     ours: job.json, then exit.json (supervisor), ending.json (outbox), finished
 //! ```
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use wps_remote_protocol::{ExecutionError, ExecutionId, Outputs, ProcessId};
 
+use crate::files;
 use crate::outputs::Expected;
 use crate::supervise;
 use crate::supervise::record::{self, EXIT_FILE, Exit, JOB_FILE, Launch, RecordError, RunAs};
@@ -139,22 +138,14 @@ impl Control {
         let fail = |verb| {
             move |source| WorkdirError::Io { what: "control folder", path: root.to_owned(), verb, source }
         };
-        match DirBuilder::new().mode(0o700).create(root) {
+        match files::folder(0o700).create(root) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(fail("created")(error)),
             Ok(()) | Err(_) => {}
         }
-        let root = root.canonicalize().map_err(fail("resolved"))?;
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(root.join(INSTANCE_LOCK))
-            .map_err(fail("locked"))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { root, _lock: lock }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(WorkdirError::InUse(root)),
-            Err(errno) => Err(fail("locked")(errno.into())),
+        let root = files::canonical(root).map_err(fail("resolved"))?;
+        match files::hold(&root.join(INSTANCE_LOCK)).map_err(fail("locked"))? {
+            Some(lock) => Ok(Self { root, _lock: lock }),
+            None => Err(WorkdirError::InUse(root)),
         }
     }
 
@@ -270,7 +261,7 @@ impl Folder {
             };
             // Another user must be able to pass, though not to look around.
             let mode = if record.launch.run_as.is_some() { 0o711 } else { 0o770 };
-            DirBuilder::new().recursive(true).mode(mode).create(parent).map_err(fail)?;
+            files::folder(mode).recursive(true).create(parent).map_err(fail)?;
         }
         if let Err(error) = make(&record.work_dir, "working folder", 0o770) {
             self.remove_if_empty();
@@ -337,17 +328,15 @@ impl Folder {
             return Ok(());
         }
         for name in [JOB_FILE, EXIT_FILE, ENDING_FILE] {
-            match File::open(self.path.join(name)) {
-                Ok(file) => file.sync_all()?,
+            match files::sync(&self.path.join(name)) {
                 // An execution that never started has no exit record.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+                result => result?,
             }
         }
-        match File::open(&self.path) {
-            Ok(folder) => folder.sync_all(),
+        match files::sync_folder(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
+            result => result,
         }
     }
 
@@ -394,7 +383,7 @@ fn give(path: &Path, user: &RunAs) -> Result<(), WorkdirError> {
         verb: "given to its user",
         source,
     };
-    lchown(path, Some(user.uid), Some(user.gid)).map_err(fail)?;
+    files::give(path, user.uid, user.gid).map_err(fail)?;
     if fs::symlink_metadata(path).map_err(fail)?.is_dir() {
         for entry in fs::read_dir(path).map_err(fail)? {
             give(&entry.map_err(fail)?.path(), user)?;
@@ -424,7 +413,7 @@ fn remove_tree(path: &Path, what: &'static str) -> Result<(), WorkdirError> {
 
 fn make(path: &Path, what: &'static str, mode: u32) -> Result<(), WorkdirError> {
     let fail = |verb| move |source| WorkdirError::Io { what, path: path.to_owned(), verb, source };
-    match DirBuilder::new().mode(mode).create(path) {
+    match files::folder(mode).create(path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             return Err(WorkdirError::Exists(path.to_owned()));
@@ -432,7 +421,7 @@ fn make(path: &Path, what: &'static str, mode: u32) -> Result<(), WorkdirError> 
         Err(error) => return Err(fail("created")(error)),
     }
     // Whatever the umask of the service is: the group that shares results must get in, others must not.
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(fail("given its permissions"))
+    files::set_mode(path, mode).map_err(fail("given its permissions"))
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::listing::{Stamp, list};
 use super::{Catalog, CatalogChange, CatalogError};
 use crate::command::program;
 use crate::descriptor::{LoadContext, ServiceDescriptor};
+use crate::files;
 
 /// A file must not have changed for so long before it is read.
 const STILL: Duration = Duration::from_millis(150);
@@ -56,12 +57,12 @@ pub fn watch(
     mut settings: WatchSettings,
 ) -> Result<(Watched, impl Future<Output = ()> + Send), CatalogError> {
     for root in &mut settings.roots {
-        let real = root.canonicalize();
+        let real = files::canonical(root);
         *root = real.map_err(|source| CatalogError::NoFolder { path: root.clone(), source })?;
     }
     // Compared with paths below the roots, so links must be resolved in both.
     for folder in &mut settings.exclude {
-        if let Ok(real) = folder.canonicalize() {
+        if let Ok(real) = files::canonical(folder) {
             *folder = real;
         }
     }

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use wps_remote_protocol::{Content, ExecutionId, Input, Inputs, Output, Request, Value};
 
 use super::fault::Fault;
 use super::looking::cannot_read;
+use super::stop::StopSignals;
 use super::{CANNOT_START, FAILED, Format, Try, complain, say};
 use crate::command::{Plan, PrepareError, from_json};
 use crate::config::AgentConfig;
@@ -168,17 +168,14 @@ async fn execute(
     let running =
         execution::run(host.clone(), execution, Begin::New(Box::new(prepare)), abort.clone(), events);
     let mut running = std::pin::pin!(running);
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
+    let Ok(mut signals) = StopSignals::listen() else {
         return complain("signals cannot be received", CANNOT_START);
     };
     let mut done = false;
     let ending = loop {
         tokio::select! {
             () = &mut running, if !done => done = true,
-            _ = interrupt.recv() => abort.cancel(),
-            _ = terminate.recv() => abort.cancel(),
+            _ = signals.next() => abort.cancel(),
             event = happenings.recv() => match event {
                 Some((_, Event::Ended(ending))) => break ending,
                 Some((_, event)) => show_event(&event, format),

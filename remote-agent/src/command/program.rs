@@ -46,7 +46,7 @@ pub fn resolve(descriptor: &ServiceDescriptor) -> Result<Located, Held> {
         return Err(Held { program, looked: Vec::new(), why: why.to_owned() });
     }
     let words: Vec<String> = descriptor.program.words.iter().map(ToString::to_string).collect();
-    locate(descriptor, &words).map_err(|(_, _, held)| held)
+    locate(descriptor, &words).map_err(|missing| missing.2)
 }
 
 /// Finds the program that the first word names. If it is missing, what would be started all the same comes back: the
@@ -54,10 +54,10 @@ pub fn resolve(descriptor: &ServiceDescriptor) -> Result<Located, Held> {
 pub(super) fn locate(
     descriptor: &ServiceDescriptor,
     words: &[String],
-) -> Result<Located, (PathBuf, Vec<String>, Held)> {
+) -> Result<Located, Box<(PathBuf, Vec<String>, Held)>> {
     let Some((written, fixed)) = words.split_first() else {
         let held = Held { program: String::new(), looked: Vec::new(), why: "is not named".to_owned() };
-        return Err((PathBuf::new(), Vec::new(), held));
+        return Err(Box::new((PathBuf::new(), Vec::new(), held)));
     };
     let candidates = candidates(descriptor, written);
     let found = candidates.iter().find(|path| path.is_file());
@@ -75,13 +75,13 @@ pub(super) fn locate(
             None => String::new(),
         };
         let why = format!("does not exist; looked at {}{meant}", join_some(&looked));
-        return Err((program, args, Held { program: written.clone(), looked: candidates, why }));
+        return Err(Box::new((program, args, Held { program: written.clone(), looked: candidates, why })));
     };
     if is_batch(path) && !descriptor.program.allow_batch && cfg!(windows) {
         let why = "is a batch file, whose quoting is not safe; set allow_batch = true to use it all the same"
             .to_owned();
         let held = Held { program: written.clone(), looked: vec![path.clone()], why };
-        return Err((path.clone(), fixed.to_vec(), held));
+        return Err(Box::new((path.clone(), fixed.to_vec(), held)));
     }
     if is_executable(path) {
         return Ok(Located { program: path.clone(), args: fixed.to_vec() });
@@ -90,14 +90,14 @@ pub(super) fn locate(
     if program == *path {
         let why = format!("is not executable: {}; chmod +x it", path.display());
         let held = Held { program: written.clone(), looked: vec![path.clone()], why };
-        return Err((program, args, held));
+        return Err(Box::new((program, args, held)));
     }
     match find_in_path(&program) {
         Some(interpreter) => Ok(Located { program: interpreter, args }),
         None => {
             let why = format!("needs {}, which is not in PATH", program.display());
             let held = Held { program: written.clone(), looked: vec![program.clone()], why };
-            Err((program, args, held))
+            Err(Box::new((program, args, held)))
         }
     }
 }

@@ -2,20 +2,14 @@
 //! program produced and said last.
 
 use std::path::Path;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use wps_remote_protocol::{ErrorKind, ExecutionError, KillReceipt, LogLevel};
 
 use super::stdout::{Decide, filter};
-use super::{WORKDIR_VARIABLE, unix};
+use super::system;
 use crate::outputs;
 use crate::supervise::record::{Exit, Outcome, TROUBLE_FILE};
 use crate::workdir::{Ending, Folder, Record};
-
-/// How long processes without a supervisor are hunted.
-const HUNT: Duration = Duration::from_secs(5);
 
 /// SIGKILL without a limit that explains it.
 const KILLED_BY_OTHERS: &str =
@@ -47,7 +41,7 @@ pub(super) fn make(
             (judge(exit, record, shared, asked, last_lines, rules), receipt)
         }
         Err(error) => {
-            let receipt = hunt(record);
+            let receipt = system::end_orphans(&record.work_dir, wall_clock_ms());
             let ended = receipt.is_some();
             let mut text = match (&asked, error.is_absent()) {
                 (Asked::ByOrchestrator, true) => "aborted on request".to_owned(),
@@ -104,14 +98,18 @@ fn judge(
                 }
             };
         }
-        Outcome::Exited(code) => (ErrorKind::Exited(code), format!("process exit code is {code}: failure{because}")),
+        Outcome::Exited(code) => {
+            let note = system::exit_note(code).map(|note| format!(" ({note})")).unwrap_or_default();
+            (ErrorKind::Exited(code), format!("process exit code is {code}: failure{note}{because}"))
+        }
         Outcome::Signalled(signal) => (
             ErrorKind::Signalled(signal),
             // A signal is a negative exit code in the words of the legacy agent.
             match (signal, exit.exceeded) {
                 (9, None) => format!("process exit code is -9: failure ({KILLED_BY_OTHERS})"),
                 _ => {
-                    format!("process exit code is -{signal}: failure ({}){because}", unix::signal_name(signal))
+                    let name = system::signal_name(signal);
+                    format!("process exit code is -{signal}: failure ({name}){because}")
                 }
             },
         ),
@@ -159,7 +157,7 @@ fn distil(log: &Path, result: &Path, rules: &mut dyn Decide) -> std::io::Result<
         Ok(()) | Err(_) => {}
     }
     let to = std::io::BufWriter::new(std::fs::File::create_new(result)?);
-    filter(unix::open_itself(log)?, to, rules)
+    filter(system::open_itself(log)?, to, rules)
 }
 
 fn failed(kind: ErrorKind, first: &str, last_lines: &str, receipt: Option<KillReceipt>) -> Ending {
@@ -171,38 +169,6 @@ fn failed(kind: ErrorKind, first: &str, last_lines: &str, receipt: Option<KillRe
 /// The ending of an execution whose following itself failed.
 pub(super) fn lost(why: &str) -> Ending {
     failed(ErrorKind::Lost, &format!("the agent failed to follow the job: {why}"), "", None)
-}
-
-/// Ends the processes of a job that has no supervisor any more; they are known by their environment.
-fn hunt(record: &Record) -> Option<KillReceipt> {
-    let begun = Instant::now();
-    let mut receipt =
-        KillReceipt { at_ms: wall_clock_ms(), forced_after_ms: Some(0), ..KillReceipt::default() };
-    let mut known = std::collections::HashSet::new();
-    loop {
-        let left = unix::with_environment(WORKDIR_VARIABLE, &record.work_dir.to_string_lossy());
-        if left.is_empty() || begun.elapsed() >= HUNT {
-            receipt.survivors = left
-                .iter()
-                .take(100)
-                .map(|seen| format!("{} {} {}", seen.pid, seen.name, seen.state))
-                .collect();
-            break;
-        }
-        for seen in &left {
-            unix::signal(seen, Signal::STOP);
-        }
-        for seen in left {
-            unix::signal(&seen, Signal::KILL);
-            known.insert((seen.pid, seen.started));
-        }
-        sleep(Duration::from_millis(10));
-    }
-    receipt.forced = u32::try_from(known.len()).unwrap_or(u32::MAX);
-    receipt.found = receipt.forced;
-    receipt.ended = receipt.forced.saturating_sub(u32::try_from(receipt.survivors.len()).unwrap_or(u32::MAX));
-    receipt.took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    (receipt.forced > 0 || !receipt.survivors.is_empty()).then_some(receipt)
 }
 
 /// Survivors are worth a warning.

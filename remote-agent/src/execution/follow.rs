@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use super::ending::{self, Asked};
 use super::stdout::{Line, Reader};
-use super::{Event, Events, Host, Running, unix};
+use super::{Event, Events, Host, Running};
 use crate::workdir::{Ending, Folder};
 
 /// How often the output file is looked at.
@@ -155,7 +155,7 @@ impl LogTail {
             // The supervisor creates it; until then there is nothing to read.
             let mut file = match file {
                 Some(file) => file,
-                None => unix::open_itself(&path)?,
+                None => super::system::open_itself(&path)?,
             };
             let mut chunk = Vec::new();
             Read::by_ref(&mut file).take(CHUNK as u64).read_to_end(&mut chunk)?;

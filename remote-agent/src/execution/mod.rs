@@ -9,12 +9,18 @@
 //! ```
 
 pub mod stdout;
+#[cfg(unix)]
 pub mod unix;
+#[cfg(unix)]
 pub mod user;
+#[cfg(windows)]
+mod windows;
 
 mod ending;
 mod follow;
+#[cfg(unix)]
 mod forks;
+#[cfg(unix)]
 mod supervisor;
 
 use std::ffi::OsString;
@@ -27,9 +33,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use wps_remote_protocol::{ErrorKind, ExecutionError, ExecutionId, LogLevel};
 
+#[cfg(unix)]
 pub use self::forks::Forks;
 use self::stdout::{Counts, Decide};
+#[cfg(unix)]
 use self::supervisor::Supervisor;
+#[cfg(unix)]
+use self::unix as system;
+#[cfg(windows)]
+use self::windows::{self as system, Supervisor};
+#[cfg(windows)]
+pub use self::windows::{Forks, user};
 use crate::supervise::{self, record::RunAs};
 use crate::workdir::{Control, Ending, Folder, Record, WorkdirError};
 

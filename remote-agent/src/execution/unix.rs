@@ -5,9 +5,17 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+use wps_remote_protocol::KillReceipt;
+
+use super::WORKDIR_VARIABLE;
+
+/// How long processes without a supervisor are hunted.
+const HUNT: Duration = Duration::from_secs(5);
 
 /// One process as seen at one moment. Its id together with its start time names it for ever.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -105,6 +113,43 @@ pub fn open_itself(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
+}
+
+/// Ends the processes of a job that has no supervisor any more; they are known by their environment. `at_ms`: the wall
+/// clock.
+pub(super) fn end_orphans(work_dir: &Path, at_ms: i64) -> Option<KillReceipt> {
+    let begun = Instant::now();
+    let mut receipt = KillReceipt { at_ms, forced_after_ms: Some(0), ..KillReceipt::default() };
+    let mut known = std::collections::HashSet::new();
+    loop {
+        let left = with_environment(WORKDIR_VARIABLE, &work_dir.to_string_lossy());
+        if left.is_empty() || begun.elapsed() >= HUNT {
+            receipt.survivors = left
+                .iter()
+                .take(100)
+                .map(|seen| format!("{} {} {}", seen.pid, seen.name, seen.state))
+                .collect();
+            break;
+        }
+        for seen in &left {
+            signal(seen, Signal::STOP);
+        }
+        for seen in left {
+            signal(&seen, Signal::KILL);
+            known.insert((seen.pid, seen.started));
+        }
+        sleep(Duration::from_millis(10));
+    }
+    receipt.forced = u32::try_from(known.len()).unwrap_or(u32::MAX);
+    receipt.found = receipt.forced;
+    receipt.ended = receipt.forced.saturating_sub(u32::try_from(receipt.survivors.len()).unwrap_or(u32::MAX));
+    receipt.took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    (receipt.forced > 0 || !receipt.survivors.is_empty()).then_some(receipt)
+}
+
+/// What an exit code means that the system itself has set: there is none.
+pub(super) fn exit_note(_code: i32) -> Option<&'static str> {
+    None
 }
 
 /// The usual name of a signal, for people.

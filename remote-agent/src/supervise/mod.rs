@@ -8,35 +8,50 @@
 //!             └─ cannot start   └─ SIGTERM  ──► TERM, grace, KILL ───────────┘
 //! ```
 
+mod asked;
+#[cfg(unix)]
 pub mod cgroup;
 pub mod record;
 
+#[cfg(unix)]
 mod exceeded;
+#[cfg(unix)]
 mod fork;
 mod pump;
+#[cfg(unix)]
 mod restrict;
+#[cfg(unix)]
 mod serve;
+#[cfg(unix)]
 mod start;
+#[cfg(unix)]
 mod tree;
+#[cfg(windows)]
+mod windows;
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::process::{WaitStatus, getpid, set_child_subreaper, setsid};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use self::asked::Requests;
+#[cfg(windows)]
+pub use self::asked::ask;
 use self::cgroup::Group;
 use self::pump::Pumped;
 use self::record::{EXIT_FILE, Exit, JOB_FILE, JobFile, LOCK_FILE, Launch, Outcome, TROUBLE_FILE};
+#[cfg(unix)]
 pub(crate) use self::serve::MAX_NAME;
 use self::tree::Tree;
+#[cfg(windows)]
+pub use self::windows::cgroup;
+#[cfg(windows)]
+use self::windows::{exceeded, serve, start, tree};
+use crate::files;
 
 /// The subcommand that runs a supervisor.
 pub const SUBCOMMAND: &str = "supervise";
@@ -69,7 +84,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
         return ExitCode::from(2);
     };
     // A session of its own: no terminal and no signal to the agent's group reaches the job.
-    let own_session = setsid().is_ok();
+    let own_session = tree::own_session();
     let folder = if folder == SERVE {
         match serve::serve() {
             Ok(Some(folder)) => folder,
@@ -84,8 +99,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(3),
         Err(trouble) => {
-            let file =
-                OpenOptions::new().append(true).create(true).mode(0o600).open(folder.join(TROUBLE_FILE));
+            let file = files::options(0o600).append(true).create(true).open(folder.join(TROUBLE_FILE));
             let _ = file.and_then(|mut file| writeln!(file, "{trouble}"));
             ExitCode::FAILURE
         }
@@ -122,7 +136,6 @@ fn supervise(folder: &Path, own_session: bool) -> Result<bool, Trouble> {
     let exit = match record::read::<JobFile>(&folder.join(JOB_FILE)) {
         Err(error) => not_started(error.to_string()),
         Ok(job) => {
-            set_child_subreaper(Some(getpid())).map_err(|errno| Trouble::SetUp(errno.into()))?;
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Trouble::SetUp)?;
             match runtime.block_on(run(&job.launch, folder, own_session)).map_err(Trouble::SetUp)? {
@@ -147,20 +160,18 @@ fn supervise(folder: &Path, own_session: bool) -> Result<bool, Trouble> {
 
 /// The lock says "a supervisor lives", whatever happens to process ids; its text says which one.
 fn take_lock(path: &Path) -> io::Result<Option<File>> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
     let mut patience = PROBES;
-    loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => break,
+    let mut file = loop {
+        match files::hold(path)? {
+            Some(file) => break file,
             // An agent that looks whether somebody lives holds the lock for a moment; a supervisor names itself in it.
-            Err(rustix::io::Errno::WOULDBLOCK) if patience > 0 && file.metadata()?.len() == 0 => {
+            None if patience > 0 && fs::metadata(path)?.len() == 0 => {
                 patience -= 1;
                 std::thread::sleep(PROBE);
             }
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-            Err(errno) => return Err(errno.into()),
+            None => return Ok(None),
         }
-    }
+    };
     file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
     Ok(Some(file))
 }
@@ -168,10 +179,8 @@ fn take_lock(path: &Path) -> io::Result<Option<File>> {
 /// Whether a supervisor holds the lock of this control folder; if so, its process id.
 pub fn living(folder: &Path) -> Option<i32> {
     let path = folder.join(LOCK_FILE);
-    let file = File::open(&path).ok()?;
     for _ in 0..PROBES {
-        if flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
-            // Ours now: nobody else holds it. It is released with the file.
+        if !files::is_held(&path) {
             return None;
         }
         let text = fs::read_to_string(&path).ok()?;
@@ -208,13 +217,9 @@ async fn run(
     folder: &Path,
     own_session: bool,
 ) -> io::Result<Result<Run, start::StartError>> {
-    // Handlers first: a request to end that comes while the program starts must not be lost.
-    let mut asked = signal(SignalKind::terminate())?;
-    let mut interrupted = signal(SignalKind::interrupt())?;
-    let mut hung_up = signal(SignalKind::hangup())?;
-    let child_ended = tree::child_signals()?;
-    // Programs written in Rust ignore this one, and the new process would inherit that; what is caught here it does not.
-    let _pipe = signal(SignalKind::pipe())?;
+    // Listeners first: a request to end that comes while the program starts must not be lost.
+    let mut requests = Requests::listen(folder)?;
+    let ready = tree::prepare()?;
 
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     // Without one, limits are those of each process, and the end takes a few rounds.
@@ -229,7 +234,7 @@ async fn run(
             return Ok(Err(error));
         }
     };
-    let mut tree = Tree::new(main, child_ended, own_session, group);
+    let mut tree = Tree::new(main, ready, own_session, group);
     let deadline = (launch.max_running_time_s > 0)
         .then(|| Instant::now().checked_add(Duration::from_secs(launch.max_running_time_s)))
         .flatten();
@@ -242,9 +247,7 @@ async fn run(
     let mut cause = tokio::select! {
         biased;
         _ = tree.main_ended() => Cause::Ended,
-        _ = asked.recv() => Cause::Asked,
-        _ = interrupted.recv() => Cause::Asked,
-        _ = hung_up.recv() => Cause::Asked,
+        () = requests.next() => Cause::Asked,
         () = timer => Cause::Deadline,
     };
     let own_end = tree.ended();
@@ -269,22 +272,13 @@ async fn run(
     let outcome = match (cause, own_end) {
         (Cause::Deadline, _) => Outcome::TimedOut,
         (Cause::Asked, _) => Outcome::Aborted,
-        (Cause::Ended, status) => status.map_or(Outcome::Exited(-1), outcome_of),
+        (Cause::Ended, status) => status.map_or(Outcome::Exited(-1), tree::outcome_of),
     };
     let exceeded = exceeded::exceeded(launch, &outcome, tree.cpu_ms(), tree.group());
     if let Some(group) = tree.into_group() {
         group.remove();
     }
     Ok(Ok(Run { outcome, receipt, pumped, exceeded }))
-}
-
-fn outcome_of(status: WaitStatus) -> Outcome {
-    match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => Outcome::Exited(code),
-        (None, Some(number)) => Outcome::Signalled(number),
-        // wait(2) without WUNTRACED reports nothing else.
-        (None, None) => Outcome::Exited(-1),
-    }
 }
 
 #[expect(

@@ -1,13 +1,14 @@
 //! Carries a program's output from its pipe into the log file, on a thread of its own: a slow disk never delays a kill,
 //! a full one never blocks the program. Knows bytes only.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, PipeReader, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::thread;
 
 use tokio::sync::oneshot;
+
+use crate::files;
 
 /// What became of the output.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub(super) struct Pumped {
 
 /// Creates the log file. Group members may read it, others not.
 pub(super) fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+    files::options(0o640).append(true).create(true).open(path)
 }
 
 /// Starts the thread. The receiver resolves when every writer of the pipe is gone.

@@ -1,14 +1,15 @@
 //! The papers of a supervised program, on disk: what is to be started (part of `job.json`) and how it ended
 //! (`exit.json`). Knows how to write them so that a reader never sees half a file; knows nothing of processes.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use wps_remote_protocol::KillReceipt;
+
+use crate::files;
 
 /// Name of the job's record in its control folder.
 pub const JOB_FILE: &str = "job.json";
@@ -190,10 +191,11 @@ pub fn write<T: Serialize>(path: &Path, record: &T) -> Result<(), RecordError> {
         serde_json::to_vec(record).map_err(|source| RecordError::Json { path: path.to_owned(), source })?;
     let temporary = path.with_extension("tmp");
     let attempt = || -> io::Result<()> {
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file = files::options(0o600).write(true).create(true).truncate(true).open(&temporary)?;
         file.write_all(&json)?;
-        fs::rename(&temporary, path)
+        // Windows renames no file that is open for writing.
+        drop(file);
+        files::replace(&temporary, path)
     };
     attempt().map_err(|source| {
         // A half-written temporary file on a full disk would only keep it full.

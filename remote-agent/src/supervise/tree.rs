@@ -6,13 +6,15 @@ use std::io;
 use std::time::Duration;
 
 use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, kill_process_group, wait, waitid,
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, getpid, kill_process_group,
+    set_child_subreaper, setsid, wait, waitid,
 };
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout_at};
 use wps_remote_protocol::KillReceipt;
 
 use super::cgroup::Group;
+use super::record::Outcome;
 use crate::execution::unix::{self, Seen};
 
 /// How often newcomers are looked for while the polite time runs.
@@ -27,7 +29,7 @@ pub(super) struct Tree {
     me: i32,
     main: Pid,
     ended: Option<WaitStatus>,
-    child_ended: Signals,
+    ready: Readiness,
     own_session: bool,
     group: Option<Group>,
     /// CPU time of the program itself, in clock ticks; known when it has ended.
@@ -36,17 +38,44 @@ pub(super) struct Tree {
     found: HashSet<(i32, u64)>,
 }
 
-/// Asks for notice of ended children. Must be called before the program starts.
-pub(super) fn child_signals() -> io::Result<Signals> {
-    signal(SignalKind::child())
+/// Makes this process the leader of a session of its own, if it can: no terminal and no signal to another group reaches
+/// it, and no stranger can be in a group with its descendants.
+pub(super) fn own_session() -> bool {
+    setsid().is_ok()
+}
+
+/// What must be in place as long as a program is looked after.
+pub(super) struct Readiness {
+    child_ended: Signals,
+    _pipe: Signals,
+}
+
+/// Makes this process ready to look after a program and to be told of ended children: before the program starts.
+pub(super) fn prepare() -> io::Result<Readiness> {
+    set_child_subreaper(Some(getpid()))?;
+    Ok(Readiness {
+        child_ended: signal(SignalKind::child())?,
+        // Programs written in Rust ignore this one, and the new process would inherit that; what is caught here it does not.
+        _pipe: signal(SignalKind::pipe())?,
+    })
+}
+
+/// How a program ended, in the words of the record.
+pub(super) fn outcome_of(status: WaitStatus) -> Outcome {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Outcome::Exited(code),
+        (None, Some(number)) => Outcome::Signalled(number),
+        // wait(2) without WUNTRACED reports nothing else.
+        (None, None) => Outcome::Exited(-1),
+    }
 }
 
 impl Tree {
     /// `own_session`: whether this process leads its session, so that no stranger can be in a group with its descendants.
     /// `group`: the control group that holds all of them and nobody else.
-    pub(super) fn new(main: Pid, child_ended: Signals, own_session: bool, group: Option<Group>) -> Self {
-        let me = rustix::process::getpid().as_raw_nonzero().get();
-        Self { me, main, ended: None, child_ended, own_session, group, cpu: None, found: HashSet::new() }
+    pub(super) fn new(main: Pid, ready: Readiness, own_session: bool, group: Option<Group>) -> Self {
+        let me = getpid().as_raw_nonzero().get();
+        Self { me, main, ended: None, ready, own_session, group, cpu: None, found: HashSet::new() }
     }
 
     /// The control group, if there is one.
@@ -71,7 +100,7 @@ impl Tree {
             if let Some(status) = self.ended {
                 return status;
             }
-            self.child_ended.recv().await;
+            self.ready.child_ended.recv().await;
         }
     }
 
@@ -136,7 +165,7 @@ impl Tree {
                 if self.collect() {
                     return true;
                 }
-                if timeout_at(next_look, self.child_ended.recv()).await.is_err() {
+                if timeout_at(next_look, self.ready.child_ended.recv()).await.is_err() {
                     break;
                 }
             }
@@ -184,7 +213,7 @@ impl Tree {
                     .collect();
                 return;
             }
-            let _ = tokio::time::timeout(Duration::from_millis(20), self.child_ended.recv()).await;
+            let _ = tokio::time::timeout(Duration::from_millis(20), self.ready.child_ended.recv()).await;
             // Many deaths give many wake-ups; one look for all of them is enough.
             sleep(Duration::from_millis(2)).await;
         }
