@@ -4,6 +4,7 @@ mod fault;
 mod looking;
 mod migrating;
 mod operate;
+pub(crate) mod service;
 mod stop;
 mod try_run;
 
@@ -132,6 +133,9 @@ Examples:
     Reload(operate::Reload),
     /// Print a commented remote.config
     Config,
+    /// Windows: the agent as a service of the system
+    #[command(subcommand)]
+    Service(service::Service),
 }
 
 #[derive(Debug, Args)]
@@ -274,6 +278,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             say(&SCHEMA.sample());
             ExitCode::SUCCESS
         }
+        Command::Service(wanted) => service::main(wanted),
     }
 }
 
@@ -340,7 +345,7 @@ enum Broken {
 }
 
 /// Two threads are plenty: all waiting is asynchronous, and what blocks has threads of its own.
-fn runtime() -> io::Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(16)
@@ -380,6 +385,10 @@ fn reload_on_signal(_service: Service) -> io::Result<tokio::task::JoinHandle<()>
 }
 
 fn start_log(cli: &Cli) {
+    // A service has a log of its own: nobody reads its standard error.
+    if matches!(cli.command, Command::Service(service::Service::Run(_))) {
+        return;
+    }
     // Commands that answer on the terminal only log what is wrong, unless more is asked for.
     let serving = matches!(cli.command, Command::Run(_));
     let level = match (cli.verbose, serving) {

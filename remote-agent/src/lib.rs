@@ -34,6 +34,8 @@ pub mod outputs;
 pub mod prepare;
 mod reload;
 pub mod rules;
+#[cfg(windows)]
+mod scm;
 pub mod service;
 pub mod session;
 pub mod supervise;
