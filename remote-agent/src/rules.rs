@@ -1,6 +1,18 @@
 //! What a line of a program's output means: progress, a log line, the end, or nothing. Decides about one record at a time;
 //! knows neither where records come from nor what is done about them.
 
+/// The text of bytes that should be UTF-8. Programs of Windows write the code page of the console instead, unless they know
+/// better: what is no UTF-8 is taken for that.
+fn utf8(bytes: &[u8]) -> String {
+    #[cfg(windows)]
+    if std::str::from_utf8(bytes).is_err()
+        && let Some(text) = crate::winapi::console::from_console_encoding(bytes)
+    {
+        return text;
+    }
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
 #[cfg(test)]
 mod tests;
 
@@ -213,7 +225,7 @@ impl Rules {
     /// The text of a record's bytes.
     pub fn decode(&self, bytes: &[u8]) -> String {
         match self.encoding {
-            Encoding::Utf8 => String::from_utf8_lossy(bytes).into_owned(),
+            Encoding::Utf8 => utf8(bytes),
             Encoding::Latin1 => bytes.iter().map(|byte| char::from(*byte)).collect(),
         }
     }

@@ -77,6 +77,8 @@ fn service_main(_arguments: Vec<OsString>) {
             0
         }
         Err((code, why)) => {
+            // Into the file as well; at this level it is not put into the event log a second time.
+            tracing::warn!("the agent cannot start, or broke: {why}");
             let id = if code == BROKE { log::Id::Broke } else { log::Id::CannotStart };
             log::event(&named.name, Kind::Error, id, &why);
             code

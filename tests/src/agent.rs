@@ -155,8 +155,14 @@ impl<'a> Agent<'a> {
 
     /// Kills it (SIGKILL) and starts it again with the same configuration.
     pub fn kill_and_restart(self) -> Self {
+        self.kill_and_restart_after(|| {})
+    }
+
+    /// Kills it (SIGKILL) and starts it again with the same configuration, after something has happened in its absence.
+    pub fn kill_and_restart_after(self, happening: impl FnOnce()) -> Self {
         self.program.kill();
         self.site.forget(&self.program);
+        happening();
         Self::launch(self.site, &self.name, self.file, self.services, self.run)
     }
 

@@ -37,7 +37,6 @@ pub(crate) struct Named {
 }
 
 #[derive(Debug, Args)]
-#[cfg_attr(not(windows), expect(dead_code, reason = "read where there are such services"))]
 pub(crate) struct Install {
     #[command(flatten)]
     pub(crate) named: Named,
@@ -56,7 +55,6 @@ pub(crate) struct Install {
 }
 
 #[derive(Debug, Args)]
-#[cfg_attr(not(windows), expect(dead_code, reason = "read where there are such services"))]
 pub(crate) struct RunAs {
     #[command(flatten)]
     pub(crate) named: Named,

@@ -1,0 +1,71 @@
+/* A program as jobs on Windows run it, for the tests: shows its arguments, waits for a file, refuses to end, or ends politely.
+ *
+ *   program.exe args ARGUMENTS...     the arguments, UTF-8, each in <>, to result.txt
+ *   program.exe wait RELEASE          "waited" to result.txt when the file RELEASE is there
+ *   program.exe stubborn MARK         ignores Ctrl-C, starts two of its kind, and stays; MARK is only for the process list
+ *   program.exe polite                "asked" to result.txt and an orderly end on Ctrl-C
+ */
+#include <windows.h>
+#include <stdio.h>
+#include <string.h>
+
+static void put(FILE *to, const wchar_t *text) {
+    char utf8[8192];
+    int length = WideCharToMultiByte(CP_UTF8, 0, text, -1, utf8, sizeof utf8, NULL, NULL);
+    if (length > 0) fprintf(to, "<%s>", utf8);
+}
+
+static BOOL WINAPI ignore(DWORD event) { (void)event; return TRUE; }
+
+static BOOL WINAPI obey(DWORD event) {
+    FILE *to = fopen("result.txt", "wb");
+    if (to) { fprintf(to, event == CTRL_C_EVENT ? "asked" : "asked otherwise"); fclose(to); }
+    ExitProcess(0);
+}
+
+int wmain(int count, wchar_t **arguments) {
+    const wchar_t *what = count > 1 ? arguments[1] : L"";
+    if (wcscmp(what, L"args") == 0) {
+        FILE *to = fopen("result.txt", "wb");
+        if (!to) return 2;
+        for (int i = 2; i < count; i++) put(to, arguments[i]);
+        fclose(to);
+        return 0;
+    }
+    if (wcscmp(what, L"wait") == 0 && count > 2) {
+        printf("progress: 10\r\n");
+        fflush(stdout);
+        while (GetFileAttributesW(arguments[2]) == INVALID_FILE_ATTRIBUTES) Sleep(50);
+        FILE *to = fopen("result.txt", "wb");
+        if (!to) return 2;
+        fprintf(to, "waited");
+        fclose(to);
+        return 0;
+    }
+    if (wcscmp(what, L"stubborn") == 0 && count > 2) {
+        SetConsoleCtrlHandler(ignore, TRUE);
+        if (count == 3) {
+            wchar_t self[MAX_PATH], line[2 * MAX_PATH];
+            GetModuleFileNameW(NULL, self, MAX_PATH);
+            for (int i = 0; i < 2; i++) {
+                STARTUPINFOW start = { .cb = sizeof start };
+                PROCESS_INFORMATION made;
+                swprintf(line, 2 * MAX_PATH, L"\"%ls\" stubborn %ls child", self, arguments[2]);
+                if (CreateProcessW(self, line, NULL, NULL, FALSE, DETACHED_PROCESS, NULL, NULL, &start, &made)) {
+                    CloseHandle(made.hThread);
+                    CloseHandle(made.hProcess);
+                }
+            }
+            printf("progress: 50\r\n");
+            fflush(stdout);
+        }
+        for (;;) Sleep(1000);
+    }
+    if (wcscmp(what, L"polite") == 0) {
+        SetConsoleCtrlHandler(obey, TRUE);
+        printf("progress: 50\r\n");
+        fflush(stdout);
+        for (;;) Sleep(1000);
+    }
+    return 3;
+}
