@@ -28,12 +28,20 @@ fn windows_path(path: &str) -> String {
     format!("Z:{}", path.replace('/', "\\"))
 }
 
-fn descriptor(service: &str, words: &str, inputs: &str) -> String {
+fn descriptor(service: &str, what: &str, file: Option<&str>) -> String {
     let program = windows_path(&std::env::var("WPS_WINDOWS_PROGRAM").expect(WHY));
+    let second = match file {
+        // A backslash is one in JSON only when there are two.
+        Some(file) => {
+            format!("file = {{\"type\": \"string\", \"const\": \"{}\"}}", file.replace('\\', "\\\\"))
+        }
+        None => "text = {\"type\": \"string\", \"default\": \"x\"}".to_owned(),
+    };
     format!(
         "[Description]\nservice = {service}\nnamespace = test\ntitle = {service}\ndescription = For tests\n\
-         executable = {program} {words}\n\n[Options]\nargformat = --key=value\nmax_running_time_seconds = 300\n\n\
-         [Input]\n{inputs}\n\n[Output]\nresult = {{\"type\": \"text/plain\", \"file\": \"result.txt\"}}\n"
+         executable = {program}\n\n[Options]\nargformat = --key=value\nmax_running_time_seconds = 300\n\n\
+         [Input]\nwhat = {{\"type\": \"string\", \"const\": \"{what}\"}}\n{second}\n\n\
+         [Output]\nresult = {{\"type\": \"text/plain\", \"file\": \"result.txt\"}}\n"
     )
 }
 
@@ -50,8 +58,7 @@ fn start<'a>(site: &'a Site, files: &[(&str, String)]) -> Agent<'a> {
 fn a_windows_agent_passes_every_argument_as_it_is() {
     over_prosody("windows-arguments", |site| {
         let orchestrator = site.orchestrator().start();
-        let inputs = "text = {\"type\": \"string\", \"title\": \"Text\"}";
-        let agent = start(site, &[("args.ini", descriptor("Args", "args", inputs))]);
+        let agent = start(site, &[("args.ini", descriptor("Args", "args", None))]);
         orchestrator.wait_until_offer(LONG, "the process of Windows", |offer| offer == ["test:Args"]);
         let mut wps = orchestrator.wps();
         for value in [
@@ -79,7 +86,7 @@ fn a_killed_windows_agent_takes_its_jobs_over_and_delivers_what_ended_meanwhile(
         let release = |name: &str| site.folder().join(name);
         let waiting = |name: &str| {
             let release = windows_path(&release(name).to_string_lossy());
-            descriptor(name, &format!("wait {release}"), "")
+            descriptor(name, "wait", Some(&release))
         };
         let agent = start(site, &[("a.ini", waiting("During")), ("b.ini", waiting("After"))]);
         orchestrator.wait_until_offer(LONG, "the processes of Windows", |offer| offer.len() == 2);
@@ -119,8 +126,8 @@ fn a_dismissed_job_is_asked_first_and_ended_with_all_that_it_started() {
         let agent = start(
             site,
             &[
-                ("a.ini", descriptor("Stubborn", &format!("stubborn {mark}"), "")),
-                ("b.ini", descriptor("Polite", "polite", "")),
+                ("a.ini", descriptor("Stubborn", "stubborn", Some(&mark))),
+                ("b.ini", descriptor("Polite", "polite", None)),
             ],
         );
         orchestrator.wait_until_offer(LONG, "the processes of Windows", |offer| offer.len() == 2);

@@ -1,9 +1,9 @@
 /* A program as jobs on Windows run it, for the tests: shows its arguments, waits for a file, refuses to end, or ends politely.
  *
- *   program.exe args ARGUMENTS...     the arguments, UTF-8, each in <>, to result.txt
- *   program.exe wait RELEASE          "waited" to result.txt when the file RELEASE is there
- *   program.exe stubborn MARK         ignores Ctrl-C, starts two of its kind, and stays; MARK is only for the process list
- *   program.exe polite                "asked" to result.txt and an orderly end on Ctrl-C
+ *   program.exe --what=args ARGUMENTS...        the arguments, UTF-8, each in <>, to result.txt
+ *   program.exe --what=wait --file=RELEASE      "waited" to result.txt when the file RELEASE is there
+ *   program.exe --what=stubborn --file=MARK     ignores Ctrl-C, starts two of its kind, and stays; MARK is for the process list
+ *   program.exe --what=polite                   "asked" to result.txt and an orderly end on Ctrl-C
  */
 #include <windows.h>
 #include <stdio.h>
@@ -24,7 +24,8 @@ static BOOL WINAPI obey(DWORD event) {
 }
 
 int wmain(int count, wchar_t **arguments) {
-    const wchar_t *what = count > 1 ? arguments[1] : L"";
+    const wchar_t *what = count > 1 && wcsncmp(arguments[1], L"--what=", 7) == 0 ? arguments[1] + 7 : L"";
+    const wchar_t *file = count > 2 && wcsncmp(arguments[2], L"--file=", 7) == 0 ? arguments[2] + 7 : L"";
     if (wcscmp(what, L"args") == 0) {
         FILE *to = fopen("result.txt", "wb");
         if (!to) return 2;
@@ -32,17 +33,17 @@ int wmain(int count, wchar_t **arguments) {
         fclose(to);
         return 0;
     }
-    if (wcscmp(what, L"wait") == 0 && count > 2) {
+    if (wcscmp(what, L"wait") == 0 && *file) {
         printf("progress: 10\r\n");
         fflush(stdout);
-        while (GetFileAttributesW(arguments[2]) == INVALID_FILE_ATTRIBUTES) Sleep(50);
+        while (GetFileAttributesW(file) == INVALID_FILE_ATTRIBUTES) Sleep(50);
         FILE *to = fopen("result.txt", "wb");
         if (!to) return 2;
         fprintf(to, "waited");
         fclose(to);
         return 0;
     }
-    if (wcscmp(what, L"stubborn") == 0 && count > 2) {
+    if (wcscmp(what, L"stubborn") == 0 && *file) {
         SetConsoleCtrlHandler(ignore, TRUE);
         if (count == 3) {
             wchar_t self[MAX_PATH], line[2 * MAX_PATH];
@@ -50,7 +51,7 @@ int wmain(int count, wchar_t **arguments) {
             for (int i = 0; i < 2; i++) {
                 STARTUPINFOW start = { .cb = sizeof start };
                 PROCESS_INFORMATION made;
-                swprintf(line, 2 * MAX_PATH, L"\"%ls\" stubborn %ls child", self, arguments[2]);
+                swprintf(line, 2 * MAX_PATH, L"\"%ls\" --what=stubborn --file=%ls child", self, file);
                 if (CreateProcessW(self, line, NULL, NULL, FALSE, DETACHED_PROCESS, NULL, NULL, &start, &made)) {
                     CloseHandle(made.hThread);
                     CloseHandle(made.hProcess);

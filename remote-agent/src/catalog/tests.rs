@@ -261,11 +261,13 @@ async fn a_program_that_comes_later_is_found() {
 }
 
 /// Time that this thread has used, so that other work on the host does not count.
+#[cfg(unix)]
 fn used() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(u64::try_from(time.tv_sec).unwrap(), u32::try_from(time.tv_nsec).unwrap())
 }
 
+#[cfg(unix)]
 #[test]
 fn many_descriptors_load_fast() {
     let whole = include_str!("../../tests/fixtures/descriptors/02-gdalwarp-reproject.config");

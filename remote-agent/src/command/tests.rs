@@ -297,6 +297,7 @@ fn documents_become_files_or_arguments() {
     assert_eq!(fault(&long, &json!({"t": "x".repeat(200_000)})).1, "t");
 }
 
+#[cfg(unix)]
 #[test]
 fn files_of_the_shared_folder_are_passed_by_path_and_cannot_climb() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,6 @@
 //! Every way in which an output can be wrong, and the two ways in which it travels.
 
+#[cfg(unix)]
 use std::os::unix::fs::{MetadataExt, symlink};
 
 use wps_remote_protocol::{BoundingBoxData, ComplexData, LiteralData, LiteralType};
@@ -81,6 +82,7 @@ fn a_missing_output_is_named_with_its_file() {
     assert_eq!(world.collect(optional, true).unwrap(), vec![]);
 }
 
+#[cfg(unix)]
 #[test]
 fn what_is_no_file_or_lies_elsewhere_is_refused() {
     let world = World::new();
@@ -111,8 +113,10 @@ fn sizes_are_bounds() {
 #[test]
 fn a_file_goes_to_the_shared_folder_whole_and_summed() {
     let world = World::new();
-    fs::write(world.work("a b:c.tif"), "abc").unwrap();
-    let outputs = world.collect(world.complex("a b:c.tif", "image/tiff"), true).unwrap();
+    // A colon is no letter of a name on Windows.
+    let name = if cfg!(windows) { "a b&c.tif" } else { "a b:c.tif" };
+    fs::write(world.work(name), "abc").unwrap();
+    let outputs = world.collect(world.complex(name, "image/tiff"), true).unwrap();
     let Content::Shared(file) = content(outputs) else { panic!() };
     assert_eq!(file.path, "e1/result1/a b_c.tif");
     assert!(wps_remote_protocol::native::is_relative(&file.path));
@@ -123,10 +127,11 @@ fn a_file_goes_to_the_shared_folder_whole_and_summed() {
     let shipped = world.shared().join(&file.path);
     assert_eq!(fs::read_to_string(&shipped).unwrap(), "abc");
     let folder = shipped.parent().unwrap();
+    #[cfg(unix)]
     assert_eq!(fs::metadata(folder).unwrap().mode() & 0o7777, 0o2770);
     assert_eq!(fs::read_dir(folder).unwrap().count(), 1, "no temporary file is left");
     // Done again after a restart of the agent, it gives the same.
-    assert!(world.collect(world.complex("a b:c.tif", "image/tiff"), true).is_ok());
+    assert!(world.collect(world.complex(name, "image/tiff"), true).is_ok());
     assert_eq!(fs::read_dir(folder).unwrap().count(), 1);
 }
 
@@ -202,6 +207,12 @@ fn names_on_the_wire_are_always_relative() {
     for name in ["", ".", "..", "...", "a/b", "c:\\d", "\u{1}x\n", "ä ö+漢"] {
         let plain = plain(name);
         assert!(wps_remote_protocol::native::is_relative(&plain), "{name:?} became {plain:?}");
+    }
+    // What Windows would take for a device, or shorten.
+    for (name, expected) in
+        [("NUL", "_NUL"), ("com1.txt", "_com1.txt"), ("a.", "a._"), ("a ", "a _"), ("null", "null")]
+    {
+        assert_eq!(plain(name), expected);
     }
 }
 

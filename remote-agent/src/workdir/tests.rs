@@ -1,5 +1,6 @@
 //! Folders are made once, found again, and removed only when they may be.
 
+#[cfg(unix)]
 use std::os::unix::fs::{MetadataExt, symlink};
 
 use wps_remote_protocol::ErrorKind;
@@ -75,6 +76,7 @@ fn failed() -> Ending {
 fn a_folder_that_exists_is_never_used() {
     let world = World::new();
     let (_, record) = world.create("e1");
+    #[cfg(unix)]
     assert_eq!(fs::metadata(&record.work_dir).unwrap().mode() & 0o7777, 0o770);
     let again = world.control.folder(&record.execution).create::<WorkdirError>(&record, || Ok(()));
     assert!(matches!(again, Err(WorkdirError::Exists(_))));
@@ -135,6 +137,7 @@ fn only_finished_folders_of_the_right_age_are_removed() {
     assert!(running.work_dir.exists());
 }
 
+#[cfg(unix)]
 #[test]
 fn what_could_not_be_made_whole_leaves_no_trace() {
     let world = World::new();
