@@ -63,6 +63,19 @@ pub fn add_mode(_path: &Path, _bits: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether this process may make files in a folder.
+#[cfg(unix)]
+pub fn takes_files(folder: &Path) -> io::Result<()> {
+    use rustix::fs::{Access, access};
+    Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
+}
+
+/// Whether this process may make files in a folder: who may do what here is best told by doing it.
+#[cfg(not(unix))]
+pub fn takes_files(folder: &Path) -> io::Result<()> {
+    tempfile::tempfile_in(folder).map(drop)
+}
+
 /// Makes a user and a group the owners of a file or folder, not of what a link leads to. Windows has no such numbers.
 #[cfg(unix)]
 pub fn give(path: &Path, uid: u32, gid: u32) -> io::Result<()> {

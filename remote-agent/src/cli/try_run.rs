@@ -82,7 +82,7 @@ async fn attempt(wanted: &Try) -> Result<ExitCode, Fault> {
     if let Some(user) = manner.run_as.as_ref().filter(|_| !wanted.dry_run) {
         // The program's user must get through to its run directory, and nobody else.
         for folder in [scratch.path.clone(), make(scratch.path.join("work"))?] {
-            std::os::unix::fs::chown(&folder, Some(user.uid), Some(user.gid))
+            crate::files::give(&folder, user.uid, user.gid)
                 .map_err(|error| Fault::host(format!("{}: {error}", folder.display())))?;
         }
     }

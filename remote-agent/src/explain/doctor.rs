@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, access};
 use wps_remote_protocol::ini::{Finding, nearest};
 
 use crate::command::program;
 use crate::descriptor::ServiceDescriptor;
 use crate::descriptor::model::{ActionKind, Operand, Word};
+use crate::files;
 
 /// Most names of programs among which a near one is sought.
 const MAX_NAMES: usize = 20_000;
@@ -148,10 +148,8 @@ pub fn can_be_written(folder: &Path) -> Result<(), (String, String)> {
         match fs::metadata(place) {
             Ok(meta) if !meta.is_dir() => return Err((shown, "is no directory".to_owned())),
             Ok(_) => {
-                return match access(place, Access::WRITE_OK | Access::EXEC_OK) {
-                    Ok(()) => Ok(()),
-                    Err(errno) => Err((shown, format!("is not writable: {errno}"))),
-                };
+                return files::takes_files(place)
+                    .map_err(|error| (shown, format!("is not writable: {error}")));
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err((shown, format!("cannot be looked at: {error}"))),
