@@ -164,9 +164,8 @@ fn a_folder_whose_supervisor_lives_is_never_removed() {
     let world = World::new();
     let (finished, record) = world.create("e1");
     finished.mark_finished().unwrap();
-    let lock = File::create(finished.path().join(LOCK_FILE)).unwrap();
-    fs::write(finished.path().join(LOCK_FILE), "1\n").unwrap();
-    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    let mut lock = files::hold(&finished.path().join(LOCK_FILE)).unwrap().unwrap();
+    io::Write::write_all(&mut lock, b"1\n").unwrap();
     let later = now() + Duration::from_secs(60);
     assert_eq!(world.control.sweep(Duration::ZERO, later).unwrap().0, []);
     assert!(record.work_dir.exists());
