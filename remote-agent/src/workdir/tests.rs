@@ -137,7 +137,6 @@ fn only_finished_folders_of_the_right_age_are_removed() {
     assert!(running.work_dir.exists());
 }
 
-#[cfg(unix)]
 #[test]
 fn what_could_not_be_made_whole_leaves_no_trace() {
     let world = World::new();
@@ -197,6 +196,7 @@ fn what_is_debugged_stays_and_a_second_folder_goes_with_the_first() {
     assert!(!third.work_dir.exists() && beside.exists(), "no folder that is not named after the execution");
 }
 
+#[cfg(unix)]
 #[test]
 fn a_link_in_the_place_of_a_folder_is_not_followed() {
     let world = World::new();
