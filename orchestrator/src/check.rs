@@ -1,20 +1,27 @@
 //! The doctor: examines the installation as it is configured and says of each part whether it works, and if not, what to
 //! do. Changes nothing that lasts.
 
+mod agents;
+
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use wps_remote_protocol::native;
 use wps_remote_xmpp::muc::{self, MucEvent};
+use wps_remote_xmpp::parse_payload;
 use wps_remote_xmpp::session::SessionConfig;
 
 use crate::chain::chain;
 use crate::compose;
 use crate::config::Config;
+use crate::references::{Nowhere, Policy, Reference, References};
 
 /// Longest wait for an XMPP server.
 const XMPP_PATIENCE: Duration = Duration::from_secs(20);
+/// How long to look who is in the management room.
+const OCCUPANTS: Duration = Duration::from_secs(2);
 
 /// How a part stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,7 +155,10 @@ async fn store(config: &Config, findings: &mut Vec<Finding>) {
                         findings,
                         "job store",
                         Verdict::Good,
-                        format!("{} holds {jobs} jobs", config.store.display()),
+                        match &config.postgres {
+                            Some(postgres) => format!("{} holds {jobs} jobs", postgres.address()),
+                            None => format!("{} holds {jobs} jobs", config.store.display()),
+                        },
                         "",
                     );
                 }
@@ -163,7 +173,12 @@ async fn store(config: &Config, findings: &mut Vec<Finding>) {
             "job store",
             Verdict::Wrong,
             chain(&error),
-            "check the path and its rights; a damaged store must be restored from a backup",
+            match config.postgres {
+                Some(_) => {
+                    "check [store] url and password, that the server runs and lets this host in, and that the database exists"
+                }
+                None => "check the path and its rights; a damaged store must be restored from a backup",
+            },
         ),
     }
 }
@@ -206,7 +221,40 @@ async fn http(config: &Config, findings: &mut Vec<Finding>) -> bool {
             "set [http] public_url",
         );
     }
+    if let Some(url) = &config.http.public_url {
+        public_url(url, running, findings).await;
+    }
     running
+}
+
+/// Whether clients reach us where we say.
+async fn public_url(url: &str, running: bool, findings: &mut Vec<Finding>) {
+    let host =
+        url::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+    let Ok(mut policy) = Policy::new(&[host], &[]) else { return };
+    policy.timeout = XMPP_PATIENCE;
+    let file = std::env::temp_dir().join(format!("wps-check-{}", std::process::id()));
+    let health = Reference { href: format!("{}/health", url.trim_end_matches('/')), ..Reference::default() };
+    let fetched = References::new(policy).fetch(&health, &Nowhere, &file).await;
+    // It is there only if something was fetched.
+    let _ = std::fs::remove_file(&file);
+    match fetched {
+        Ok(_) => add(findings, "public URL", Verdict::Good, format!("{} answers", health.href), ""),
+        Err(error) if running => add(
+            findings,
+            "public URL",
+            Verdict::Wrong,
+            chain(&error),
+            "[http] public_url must lead to this service: check name, proxy and certificate",
+        ),
+        Err(error) => add(
+            findings,
+            "public URL",
+            Verdict::Unwise,
+            format!("not answered while no orchestrator runs here: {}", chain(&error)),
+            "start the orchestrator and check again",
+        ),
+    }
 }
 
 async fn xmpp(config: &Config, running: bool, findings: &mut Vec<Finding>) {
@@ -232,16 +280,17 @@ async fn xmpp(config: &Config, running: bool, findings: &mut Vec<Finding>) {
                 "choose another [xmpp_server] listen, or stop the program that uses it",
             ),
         }
+        let what = "the shared folder as agents see it, and their clocks, were not examined: the embedded server lets in its own orchestrator only; `wps-orchestrator agents` shows who is online";
+        add(findings, "agents", Verdict::Good, what, "");
         return;
     }
-    match login(config).await {
-        Ok(what) => add(findings, "XMPP", Verdict::Good, what, ""),
-        Err((what, remedy)) => add(findings, "XMPP", Verdict::Wrong, what, remedy),
+    if let Err((what, remedy)) = login(config, findings).await {
+        add(findings, "XMPP", Verdict::Wrong, what, remedy);
     }
 }
 
 /// Logs in beside a running orchestrator and enters the management room under a name of its own.
-async fn login(config: &Config) -> Result<String, (String, &'static str)> {
+async fn login(config: &Config, findings: &mut Vec<Finding>) -> Result<(), (String, &'static str)> {
     let settings = "check [xmpp] address, port, domain, tls and the certificate settings";
     let connector = compose::connector(config).map_err(|error| (chain(&error), settings))?;
     let names = "check [xmpp] domain, user, muc_service and management_room";
@@ -261,10 +310,12 @@ async fn login(config: &Config) -> Result<String, (String, &'static str)> {
         }],
         presence: Vec::new(),
     });
+    let mut present = Vec::new();
     let outcome = tokio::time::timeout(XMPP_PATIENCE, async {
         while let Some(event) = events.recv().await {
             match event {
-                MucEvent::Joined { .. } => return Ok(format!("{way}: logged in and entered {room}")),
+                MucEvent::Joined { .. } => return Ok(()),
+                MucEvent::Occupant(occupant) => present.push(occupant),
                 MucEvent::Offline { ending, .. } => {
                     return Err((format!("{way}: {}", ending.explain()), settings));
                 }
@@ -281,6 +332,36 @@ async fn login(config: &Config) -> Result<String, (String, &'static str)> {
     })
     .await
     .unwrap_or_else(|_| Err((format!("{way}: no answer within {} s", XMPP_PATIENCE.as_secs()), settings)));
+    if outcome.is_ok() {
+        // Those who are there show themselves before and after we are in.
+        let more = async {
+            while let Some(event) = events.recv().await {
+                if let MucEvent::Occupant(occupant) = event {
+                    present.push(occupant);
+                }
+            }
+        };
+        let _ = tokio::time::timeout(OCCUPANTS, more).await;
+        let is = |occupant: &muc::Occupant, agent: bool| {
+            let peer = occupant.payloads.iter().find_map(parse_payload);
+            match peer.and_then(|(name, json)| native::decode_peer(&name, &json).ok()) {
+                Some(native::Peer::Agent(_)) => agent,
+                Some(native::Peer::Orchestrator(_)) => !agent,
+                None => false,
+            }
+        };
+        let names = |agent: bool| {
+            let names = present.iter().filter(|occupant| is(occupant, agent)).map(|o| o.nick.clone());
+            names.collect::<std::collections::BTreeSet<String>>().into_iter().collect::<Vec<String>>()
+        };
+        let (orchestrators, agents) = (names(false), names(true));
+        let others = match orchestrators.as_slice() {
+            [] => String::new(),
+            names => format!("; orchestrators there: {}", names.join(", ")),
+        };
+        add(findings, "XMPP", Verdict::Good, format!("{way}: logged in and entered {room}{others}"), "");
+        agents::examine(&handle, &room, &agents, config.shared_dir.as_deref(), findings).await;
+    }
     handle.close().await;
     outcome
 }

@@ -4,6 +4,8 @@
 //! A payload is `<NAME xmlns='urn:xmpp:wps-remote:1'><json xmlns='urn:xmpp:json:0'>{"v":1,…}</json></NAME>` (JSON
 //! container as in XEP-0335). Messages that need an answer travel as IQ *set*, see [`carrier`]; the others as chat messages.
 
+pub mod probe;
+
 use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};

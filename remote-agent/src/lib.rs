@@ -271,6 +271,7 @@ fn session_settings(config: &AgentConfig, connector: Option<Connector>) -> Resul
         nick: agent_nick(&config.user, &config.agent_name),
         trusted: Trusted::from(config),
         instance: instance(),
+        shared: config.shared_dir.clone(),
     })
 }
 

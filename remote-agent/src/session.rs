@@ -2,9 +2,11 @@
 //! understands and back. Knows the native dialect; decides nothing about executions.
 
 mod outgoing;
+mod probe;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::path::PathBuf;
 
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
@@ -71,6 +73,8 @@ pub struct SessionSettings {
     pub trusted: Trusted,
     /// Changes with each start of the program.
     pub instance: String,
+    /// The shared folder, for the doctor of an orchestrator.
+    pub shared: Option<PathBuf>,
 }
 
 /// What the session tells the driver.
@@ -301,6 +305,10 @@ impl Session {
                 .respond(token, refuse("forbidden", "you are no trusted orchestrator of this agent".into()));
             return None;
         }
+        if name == native::probe::PROBE {
+            self.probe(&json, token);
+            return None;
+        }
         let message = match native::decode_to_agent(&name, &json) {
             Ok(message) => message,
             Err(error) => {
@@ -342,6 +350,24 @@ impl Session {
     /// Our name in the room.
     pub fn nick(&self) -> &str {
         &self.settings.nick
+    }
+
+    /// Answers the doctor, aside: a shared folder that hangs must hang nothing else.
+    fn probe(&self, json: &str, token: RequestToken) {
+        let question = match native::probe::decode_probe(json) {
+            Ok(question) => question,
+            Err(error) => {
+                return self.muc.respond(token, Err(StanzaError::new("bad-request", error.to_string())));
+            }
+        };
+        let (muc, shared) = (self.muc.clone(), self.settings.shared.clone());
+        tokio::task::spawn_blocking(move || {
+            let probed = probe::look(shared.as_deref(), &question);
+            let answer = native::probe::encode_probed(&probed)
+                .map(|written| Some(payload(written.name, &written.json)))
+                .map_err(|error| StanzaError::new("internal-server-error", error.to_string()));
+            muc.respond(token, answer);
+        });
     }
 
     /// Tells an orchestrator something.

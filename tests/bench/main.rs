@@ -15,8 +15,11 @@
 //! | `documents` | GetCapabilities and DescribeProcess with 10, 200, 2,000 processes, against static files |
 //! | `status` | GetStatus with 1,000 and 100,000 stored jobs |
 //! | `download` | a result of 1 GiB against a static file |
+//! | `store` | jobs per second that are accepted durably, SQLite and PostgreSQL |
+//! | `cluster` | time until the jobs of a killed orchestrator are another one's |
 
 mod agent;
+mod cluster;
 mod descriptors;
 mod serving;
 mod static_files;
@@ -41,13 +44,15 @@ const SLEEP: &str = "[Description]\nservice = Sleep\nnamespace = bench\ntitle = 
 /// A measurement by its name; it is told how much of the usual amount is wanted.
 type Bench = (&'static str, fn(&dyn Fn(usize) -> usize));
 
-const BENCHES: [Bench; 6] = [
+const BENCHES: [Bench; 8] = [
     ("descriptors", |_| descriptors::measure()),
     ("agent", |amount| e2e::run("bench-agent", |site| alone(site, amount(1000)))),
     ("jobs", jobs),
     ("documents", serving::documents),
     ("status", serving::status),
     ("download", serving::download),
+    ("store", |amount| cluster::accepted(amount(2000))),
+    ("cluster", |_| cluster::adoption()),
 ];
 
 fn main() {

@@ -8,9 +8,10 @@ use rustix::process::Signal;
 use e2e::Site;
 use e2e::agent::Agent;
 use e2e::client::{Execute, Status, Wps, document, output};
-use e2e::fixtures::{STUBBORN, WAITING, descriptor};
+use e2e::fixtures::{HELLO, STUBBORN, WAITING, descriptor};
 use e2e::orchestrator::Orchestrator;
 use e2e::postgres::Postgres;
+use e2e::program::binary;
 use e2e::xmpp::Prosody;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -222,5 +223,42 @@ fn while_the_database_is_away_clients_are_told_so_and_nothing_is_lost() {
             (answer.status == 200).then_some(answer)
         });
         assert!(again.expect("new jobs are taken").text().ends_with("wait.sh"));
+    });
+}
+
+#[test]
+fn the_doctor_sees_what_agents_see() {
+    cluster("doctor", |site, postgres| {
+        site.expect_warning("wps_execution_shared_dir");
+        let a = node(site, "a", postgres);
+        let _agent = agent(site, "one", 4);
+        let elsewhere = site.make_folder("elsewhere");
+        let _stranger = site
+            .agent("stranger")
+            .config(&format!("wps_execution_shared_dir = {}", elsewhere.display()))
+            .file("hello.ini", &descriptor("Hello", "hello.sh", ""))
+            .file("hello.sh", HELLO)
+            .start();
+        a.wait_for(&["test:Hello", "test:Wait"]);
+        let output = std::process::Command::new(binary("wps-orchestrator"))
+            .args(["check", "--config"])
+            .arg(a.config_file())
+            .output()
+            .expect("the program can be started");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(!output.status.success(), "a fault is an exit code: {said}");
+        for part in [
+            "ok    job store: postgres://",
+            "orchestrators there: orchestrator-a",
+            "reads and writes the shared folder; its clock agrees with ours",
+            "FAIL  agents: stranger@",
+            "does not share the folder: ",
+            "wps_execution_shared_dir there must be one folder",
+        ] {
+            assert!(said.contains(part), "{part} is missing:\n{said}");
+        }
+        assert_eq!(said.matches("FAIL").count(), 1, "{said}");
+        let left = std::fs::read_dir(site.shared_folder()).expect("it can be read").count();
+        assert_eq!(left, 0, "the check leaves nothing behind");
     });
 }

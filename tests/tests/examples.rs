@@ -27,6 +27,31 @@ fn the_first_job_by_hand() {
 }
 
 #[test]
+fn two_orchestrators_one_service() {
+    let name = "two_orchestrators_one_service";
+    if let Some(missing) = ["curl", "prosody", "setpriv"].into_iter().find(|program| !installed(program)) {
+        return skip(name, &format!("{missing} is not installed"));
+    }
+    if let Err(why) = e2e::postgres::Postgres::start() {
+        return skip(name, why);
+    }
+    let output = Command::new(root().join("examples/05-cluster/run"))
+        .env("WPS_ORCHESTRATOR_BIN", binary("wps-orchestrator"))
+        .env("WPS_REMOTE_AGENT_BIN", binary("wps-remote-agent"))
+        .env("HTTP_PORT", free_port().to_string())
+        .env("HTTP_PORT_2", free_port().to_string())
+        .env("XMPP_PORT", free_port().to_string())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    for part in ["succeeded, says the second", "are taken over", "result: slept for 6 seconds"] {
+        assert!(said.contains(part), "{part} is missing:\n{said}");
+    }
+}
+
+#[test]
 fn the_small_clients() {
     let name = "the_small_clients";
     if !installed("gdal_contour") {

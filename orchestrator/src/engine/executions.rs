@@ -25,10 +25,7 @@ impl Engine {
             }
             FromAgent::Executions { held, unknown } => self.reconcile(from, &held, &unknown, now, out),
             FromAgent::Load(load) => {
-                if let Some(agent) = self.fleet.agent_mut(from) {
-                    agent.load = Some(load);
-                    agent.load_at = now;
-                }
+                self.fleet.report(from, load, now);
                 self.dispatch(now, out);
             }
             FromAgent::Started { execution } => {

@@ -29,6 +29,8 @@ pub struct Agent {
     pub asked: Option<Timestamp>,
     /// Our executions there, with the weight of each.
     pub executions: HashMap<ExecutionId, f64>,
+    /// Those of them that were sent after its newest report, with the weight of each: no report counts them yet.
+    unreported: HashMap<ExecutionId, f64>,
     /// Nothing is sent before this moment, because it refused something.
     pub refused_until: Timestamp,
     /// What it said when it refused.
@@ -58,6 +60,7 @@ impl Agent {
             ready: false,
             asked: None,
             executions: HashMap::new(),
+            unreported: HashMap::new(),
             refused_until: Timestamp::default(),
             refused: None,
             refusals: 0,
@@ -65,16 +68,20 @@ impl Agent {
         }
     }
 
-    /// How many executions run there, counting those that were sent just now and are in no report yet.
+    /// How many executions run there: those of its newest report, which may be other orchestrators', and those that were
+    /// sent since.
     fn running(&self) -> u32 {
-        let ours = u32::try_from(self.executions.len()).unwrap_or(u32::MAX);
-        self.load.as_ref().map_or(ours, |load| load.running.max(ours))
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let ours = count(self.executions.len());
+        let since = count(self.unreported.len());
+        self.load.as_ref().map_or(ours, |load| load.running.saturating_add(since).max(ours))
     }
 
     /// How much capacity is in use there, counted in the same way.
     fn used(&self) -> f64 {
         let ours: f64 = self.executions.values().sum();
-        self.load.as_ref().map_or(ours, |load| load.used.max(ours))
+        let since: f64 = self.unreported.values().sum();
+        self.load.as_ref().map_or(ours, |load| (load.used + since).max(ours))
     }
 
     /// Whether it can take one more execution of this weight, and with which score: the lowest is the best.
@@ -271,10 +278,20 @@ impl Fleet {
         }
     }
 
+    /// An agent tells its load.
+    pub fn report(&mut self, id: &AgentId, load: Load, now: Timestamp) {
+        if let Some(agent) = self.agents.get_mut(id) {
+            agent.load = Some(load);
+            agent.load_at = now;
+            agent.unreported.clear();
+        }
+    }
+
     /// An execution was sent to an agent.
     pub fn begin(&mut self, id: &AgentId, execution: ExecutionId, weight: f64) {
         if let Some(agent) = self.agents.get_mut(id) {
-            agent.executions.insert(execution, weight);
+            agent.executions.insert(execution.clone(), weight);
+            agent.unreported.insert(execution, weight);
         }
     }
 
@@ -282,6 +299,7 @@ impl Fleet {
     pub fn end(&mut self, id: &AgentId, execution: &ExecutionId) {
         if let Some(agent) = self.agents.get_mut(id)
             && let Some(weight) = agent.executions.remove(execution)
+            && agent.unreported.remove(execution).is_none()
             && let Some(load) = &mut agent.load
         {
             // The next report will say the same; until then the free place must not look taken.

@@ -313,3 +313,44 @@ async fn a_database_that_dies_and_returns_is_used_again() {
         store.close().await;
     }
 }
+
+/// A hundred thousand jobs, of which a thousand have not ended. Start-up reads the thousand.
+#[tokio::test]
+async fn a_store_of_a_hundred_thousand_jobs_is_entered_at_once() {
+    for place in Place::all() {
+        let store = place.enter("n").await;
+        store.save(&[job(1), ended(2, 1)]).await.unwrap();
+        store.close().await;
+        place
+            .execute(match &place {
+                Place::File(_) => {
+                    "WITH RECURSIVE n (i) AS (SELECT 3 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
+                     INSERT INTO jobs (id, process, owner, created, state, finished, version, document, node)
+                     SELECT printf('00000000-0000-0000-0000-%012x', i), process, owner, i, state, finished, version,
+                            replace(document, id, printf('00000000-0000-0000-0000-%012x', i)), node
+                     FROM n JOIN jobs ON jobs.created = CASE WHEN i % 100 = 0 THEN 1 ELSE 2 END"
+                }
+                Place::Server(_) => {
+                    "INSERT INTO jobs (id, process, owner, created, state, finished, version, document, node)
+                     SELECT '00000000-0000-0000-0000-' || lpad(to_hex(i), 12, '0'), process, owner, i, state, finished,
+                            version, replace(document, id, '00000000-0000-0000-0000-' || lpad(to_hex(i), 12, '0')), node
+                     FROM generate_series(3, 100000) AS i
+                     JOIN jobs ON jobs.created = CASE WHEN i % 100 = 0 THEN 1 ELSE 2 END"
+                }
+            })
+            .await;
+        // The machine may be busy with other tests: the best of three counts.
+        let mut best = Duration::MAX;
+        for _ in 0..3 {
+            let begun = std::time::Instant::now();
+            let store = place.enter("n").await;
+            let (jobs, unreadable) = store.active().await.unwrap();
+            best = best.min(begun.elapsed());
+            assert_eq!((jobs.len(), unreadable.len()), (1_001, 0));
+            store.close().await;
+        }
+        let kind = if matches!(place, Place::File(_)) { "SQLite" } else { "PostgreSQL" };
+        eprintln!("{kind}: 100,000 stored jobs, entered in {best:?}");
+        assert!(best < Duration::from_secs(2), "{kind}: {best:?}");
+    }
+}
