@@ -49,7 +49,11 @@ enum LogFormat {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the orchestrator until it is told to stop (Ctrl-C, SIGTERM)
-    Serve,
+    Serve {
+        /// Take what the configuration file does not say from GeoServer's remoteProcess.properties, as it is
+        #[arg(long, value_name = "FILE")]
+        geoserver_properties: Option<PathBuf>,
+    },
     /// Examine the installation: configuration, folders, store, XMPP; each finding with its remedy
     Check {
         /// One JSON array instead of text
@@ -134,12 +138,16 @@ async fn run(cli: Cli) -> ExitCode {
         let bad = findings.iter().any(|finding| finding.verdict == check::Verdict::Wrong);
         return if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     }
-    let config = match Config::load(path.as_deref()) {
+    let properties = match &cli.command {
+        Command::Serve { geoserver_properties } => geoserver_properties.as_deref(),
+        _ => None,
+    };
+    let config = match Config::load_with(path.as_deref(), properties) {
         Ok(config) => config,
         Err(error) => return complain(FAILED_TO_START, error),
     };
     match cli.command {
-        Command::Serve => {
+        Command::Serve { .. } => {
             match &path {
                 Some(path) => {
                     tracing::info!(config = %path.display(), "starting wps-orchestrator {}", env!("CARGO_PKG_VERSION"))

@@ -152,6 +152,9 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         instance,
         heartbeat: config.heartbeat,
         answer_timeout: config.answer_timeout,
+        legacy_rooms: legacy_rooms(&config)?,
+        legacy_password: Some(legacy_password(&config, &room_password)),
+        legacy: config.legacy.clone(),
     })?;
     let telemetry = Arc::new(Telemetry::default());
     let driver_stop = CancellationToken::new();
@@ -246,6 +249,16 @@ pub fn connector(config: &Config) -> Result<Connector, StartError> {
 /// The room in which agents and orchestrators meet.
 pub fn management_room(config: &Config) -> Result<BareJid, StartError> {
     bare_jid(&format!("{}@{}", config.xmpp.management_room, config.xmpp.muc_service))
+}
+
+/// The rooms of the namespaces that agents of the old dialect are in.
+pub fn legacy_rooms(config: &Config) -> Result<Vec<BareJid>, StartError> {
+    let room = |namespace: &String| bare_jid(&format!("{namespace}@{}", config.xmpp.muc_service));
+    config.legacy.rooms.iter().map(room).collect()
+}
+
+fn legacy_password(config: &Config, room_password: &str) -> String {
+    config.legacy_password.as_ref().map_or_else(|| room_password.to_owned(), |p| p.expose().to_owned())
 }
 
 fn bare_jid(text: &str) -> Result<BareJid, StartError> {

@@ -1,6 +1,8 @@
 //! The orchestrator's configuration: every key with its default, unit and one line of documentation; what is wrong stops
 //! the start, what is unwise is warned about. Opens nothing but the file and the secret files that it names.
 
+mod geoserver;
+mod legacy;
 mod schema;
 
 use std::net::{IpAddr, SocketAddr};
@@ -11,6 +13,7 @@ use thiserror::Error;
 use wps_remote_protocol::ini::settings::{Secret, Settings, Surroundings};
 use wps_remote_protocol::ini::{Document, Finding, IniError, Options};
 
+use crate::bus::LegacyConfig;
 use crate::engine::Limits;
 use crate::http::{HttpConfig, ServiceInfo};
 use crate::jobs::Aliases;
@@ -55,6 +58,10 @@ pub struct Config {
     pub heartbeat: Duration,
     /// How long an agent may take to answer.
     pub answer_timeout: Duration,
+    /// Agents of the old dialect.
+    pub legacy: LegacyConfig,
+    /// Password of their rooms, if it is another one.
+    pub legacy_password: Option<Secret>,
     /// Where everything lies that has no place of its own.
     pub data_dir: PathBuf,
     /// What is readable but unwise.
@@ -139,6 +146,19 @@ pub enum ConfigError {
 impl Config {
     /// Reads a file, or takes the defaults if there is none. Relative paths are relative to the file's folder.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::load_with(path, None)
+    }
+
+    /// The same; what the file does not say is taken from a `remoteProcess.properties` of GeoServer's plugin.
+    pub fn load_with(path: Option<&Path>, properties: Option<&Path>) -> Result<Self, ConfigError> {
+        let geoserver = match properties {
+            Some(path) => {
+                let bytes = std::fs::read(path)
+                    .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+                Some(geoserver::translate(&bytes, &path.display().to_string()))
+            }
+            None => None,
+        };
         let (bytes, name, folder) = match path {
             Some(path) => {
                 let bytes = std::fs::read(path)
@@ -148,7 +168,8 @@ impl Config {
             }
             None => (Vec::new(), "built-in defaults".to_owned(), PathBuf::from(".")),
         };
-        Self::parse(&bytes, &name, &folder, &|name| std::env::var(name).ok())
+        let env = |name: &str| std::env::var(name).ok();
+        Self::parse_with(&bytes, &name, &folder, &env, geoserver)
     }
 
     /// The sections whose values differ from those of another configuration. Secrets are compared, not shown.
@@ -180,6 +201,7 @@ impl Config {
             ),
             ("[references]", same(&self.references, &other.references)),
             ("[aliases]", same(&self.aliases, &other.aliases)),
+            ("[legacy]", same(&self.legacy, &other.legacy) && self.legacy_password == other.legacy_password),
             (
                 "[limits]",
                 same(
@@ -198,7 +220,21 @@ impl Config {
         folder: &Path,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
+        Self::parse_with(bytes, name, folder, env, None)
+    }
+
+    fn parse_with(
+        bytes: &[u8],
+        name: &str,
+        folder: &Path,
+        env: &dyn Fn(&str) -> Option<String>,
+        geoserver: Option<geoserver::Translation>,
+    ) -> Result<Self, ConfigError> {
         let document = Document::parse(bytes, &Options::new(name))?;
+        let geoserver = geoserver.unwrap_or_default();
+        let written = geoserver.missing_in(&document);
+        let env = |name: &str| env(name).or_else(|| written.get(name).cloned());
+        let env: &dyn Fn(&str) -> Option<String> = &env;
         let file = |path: &str| std::fs::read_to_string(folder.join(path)).map_err(|error| error.to_string());
         // systemd.exec(5), LoadCredential: a folder that only this service can read.
         let credential = |name: &str| {
@@ -209,8 +245,8 @@ impl Config {
             }
         };
         let settings = SCHEMA.read(&document, &Surroundings { env, file: &file, credential: &credential })?;
-        Reader { settings: &settings, document: &document, folder, faults: Vec::new(), warnings: Vec::new() }
-            .read()
+        let warnings = geoserver.warnings;
+        Reader { settings: &settings, document: &document, folder, faults: Vec::new(), warnings }.read()
     }
 }
 
@@ -293,7 +329,10 @@ impl Reader<'_> {
             Some("none") => None,
             _ => Some(below(&self, "results", "shared_dir", "shared")),
         };
+        let (legacy, legacy_password) = self.legacy(shared_dir.as_deref(), limits.agent_lost_ms);
         let config = Config {
+            legacy,
+            legacy_password,
             store: below(&self, "store", "sqlite", "jobs.sqlite"),
             postgres,
             node,

@@ -58,6 +58,8 @@ pub struct AgentView {
     pub ready: bool,
     /// Its processes whose description differs from the one that is shown to clients.
     pub conflicts: Vec<String>,
+    /// What cannot be expected of it.
+    pub cannot: &'static [&'static str],
 }
 
 impl AgentView {
@@ -123,6 +125,14 @@ struct Waiter {
     job: watch::Receiver<Arc<Job>>,
 }
 
+/// What an agent told about itself when it appeared.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    software: String,
+    account: Option<String>,
+    cannot: &'static [&'static str],
+}
+
 struct Driver {
     engine: Engine,
     store: Store,
@@ -132,7 +142,7 @@ struct Driver {
     watched: HashMap<JobId, watch::Sender<Arc<Job>>>,
     catalogue: watch::Sender<Arc<Catalogue>>,
     overview: watch::Sender<Arc<Overview>>,
-    agents: HashMap<AgentId, (String, Option<String>)>,
+    agents: HashMap<AgentId, Known>,
     connected: bool,
     offline_since: Option<Instant>,
     node: String,
@@ -387,9 +397,9 @@ impl Driver {
                 warn!(agents, "all agents are out of reach: {reason}; jobs go on, new ones wait");
                 self.engine.disconnected(now, &mut self.out);
             }
-            Inbound::Joined { agent, software, account } => {
+            Inbound::Joined { agent, software, account, cannot } => {
                 info!(%agent, %software, account = account.as_deref().unwrap_or("-"), "agent online");
-                self.agents.insert(agent.clone(), (software, account));
+                self.agents.insert(agent.clone(), Known { software, account, cannot });
                 self.engine.agent_joined(&agent, now, &mut self.out);
             }
             Inbound::Left { agent, reason } => {

@@ -1,13 +1,16 @@
 //! Agents on the XMPP bus: who is present in the management room, what they say in the native dialect, what is said to
-//! them. Turns stanzas into engine events and back; decides nothing about jobs.
+//! them; and, where the operator lists rooms and agents for it, the same in the old dialect of GeoServer's plugin. Turns
+//! stanzas into engine events and back; decides nothing about jobs.
 //!
 //! An agent's `completed` and `error` are IQ requests; their *result* is our `finish`, given only when the engine says so,
 //! that is, after the ending is stored.
 
+mod legacy;
 mod task;
 
 use std::time::Duration;
 
+pub use legacy::{LegacyAgents, LegacyConfig, LegacyFiles, PatternError};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use wps_remote_protocol::native::{self, Announcement, NativeError, Peer};
@@ -35,6 +38,12 @@ pub struct BusConfig {
     pub heartbeat: Duration,
     /// How long an agent may take to answer anything.
     pub answer_timeout: Duration,
+    /// Agents of the old dialect.
+    pub legacy: LegacyConfig,
+    /// Their rooms, in the order of [`LegacyConfig::rooms`].
+    pub legacy_rooms: Vec<BareJid>,
+    /// Password of those.
+    pub legacy_password: Option<String>,
 }
 
 /// What the bus tells the driver.
@@ -55,6 +64,8 @@ pub enum Inbound {
         software: String,
         /// Its account, where the room discloses it.
         account: Option<String>,
+        /// What cannot be expected of it, for the operator.
+        cannot: &'static [&'static str],
     },
     /// An agent has gone, or does not answer any more.
     Left {
@@ -100,14 +111,17 @@ pub fn start(config: BusConfig) -> Result<Bus, BusError> {
         load: None,
     };
     let presence = native::encode_peer(&Peer::Orchestrator(announcement))?;
+    let room = |room: &BareJid, password: &Option<String>| muc::RoomConfig {
+        room: room.clone(),
+        nick: config.nick.clone(),
+        password: password.clone(),
+        create: true,
+    };
+    let old = config.legacy_rooms.iter().map(|address| room(address, &config.legacy_password));
+    let rooms = std::iter::once(room(&config.room, &config.room_password)).chain(old).collect();
     let (muc, events) = muc::start(muc::MucConfig {
         session: config.session.clone(),
-        rooms: vec![muc::RoomConfig {
-            room: config.room.clone(),
-            nick: config.nick.clone(),
-            password: config.room_password.clone(),
-            create: true,
-        }],
+        rooms,
         presence: vec![wps_remote_xmpp::payload(presence.name, &presence.json)],
     });
     let (outbound, to_send) = mpsc::unbounded_channel();

@@ -1,5 +1,7 @@
 //! The one task behind the bus: presence into agents, payloads into messages, answers to where they belong.
 
+mod old;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -12,7 +14,9 @@ use wps_remote_xmpp::muc::{Muc, MucEvent, Occupant, RequestError, RequestToken, 
 use wps_remote_xmpp::session::Ending;
 use wps_remote_xmpp::{Element, StanzaError, parse_payload, payload};
 
+use super::legacy::Machine;
 use super::{BusConfig, Inbound};
+use old::Collected;
 
 /// Unanswered heartbeats after which an agent counts as gone.
 const MISSES: u32 = 2;
@@ -58,6 +62,9 @@ struct Task {
     agents: HashMap<AgentId, Present>,
     appearances: u64,
     joined: bool,
+    /// Agents of the old dialect.
+    old: Machine,
+    collected: mpsc::UnboundedSender<Collected>,
 }
 
 pub(super) async fn run(
@@ -71,8 +78,22 @@ pub(super) async fn run(
     let (answers, mut answered) = mpsc::unbounded_channel();
     let mut heartbeat = tokio::time::interval(config.heartbeat);
     heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut task =
-        Task { config, muc, driver, answers, agents: HashMap::new(), appearances: 0, joined: false };
+    // Unbounded: one entry per execution whose files are being taken over.
+    let (collected, mut taken) = mpsc::unbounded_channel();
+    let mut tick = tokio::time::interval(old::TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let old = Machine::new(config.legacy.clone());
+    let mut task = Task {
+        config,
+        muc,
+        driver,
+        answers,
+        agents: HashMap::new(),
+        appearances: 0,
+        joined: false,
+        old,
+        collected,
+    };
     loop {
         let told = tokio::select! {
             event = events.recv() => match event {
@@ -81,7 +102,9 @@ pub(super) async fn run(
             },
             Some((agent, message)) = outbound.recv() => task.send(agent, message).await,
             Some(answer) = answered.recv() => task.answered(answer).await,
+            Some(done) = taken.recv() => task.taken_over(done).await,
             _ = heartbeat.tick() => { task.ask_all(); Ok(()) }
+            _ = tick.tick() => task.old_tick().await,
         };
         if told.is_err() {
             // The driver has gone: so does the program.
@@ -99,6 +122,10 @@ impl Task {
     }
 
     async fn event(&mut self, event: MucEvent) -> Result<(), Gone> {
+        let event = match self.old_room(&event) {
+            Some(namespace) => return self.old_event(namespace, event).await,
+            None => event,
+        };
         match event {
             MucEvent::Online { jid } => debug!(%jid, "logged in to the XMPP server"),
             // Our own shutdown is nothing to warn about.
@@ -164,6 +191,7 @@ impl Task {
 
     async fn disconnected(&mut self, reason: String) -> Result<(), Gone> {
         self.agents.clear();
+        self.old.unreachable(None, std::time::Instant::now());
         if std::mem::take(&mut self.joined) {
             self.tell(Inbound::Offline { reason }).await?;
         }
@@ -174,6 +202,10 @@ impl Task {
     async fn occupant(&mut self, occupant: Occupant) -> Result<(), Gone> {
         let Some((name, json)) = occupant.payloads.iter().find_map(parse_payload) else { return Ok(()) };
         let agent = AgentId::new(occupant.nick);
+        if self.old.knows(&agent) {
+            warn!(%agent, "an occupant of the management room is ignored: its name is one of an agent of the old dialect");
+            return Ok(());
+        }
         let announcement = match native::decode_peer(&name, &json) {
             Ok(Peer::Agent(announcement)) => announcement,
             Ok(Peer::Orchestrator(_)) => return Ok(()),
@@ -204,6 +236,7 @@ impl Task {
                 agent: agent.clone(),
                 software: present.software.clone(),
                 account: present.account.clone(),
+                cannot: &[],
             };
             self.agents.insert(agent.clone(), present);
             self.tell(joined).await?;
@@ -227,6 +260,7 @@ impl Task {
                 agent: agent.clone(),
                 software: present.software.clone(),
                 account: present.account.clone(),
+                cannot: &[],
             };
             self.tell(joined).await?;
         }
@@ -272,6 +306,9 @@ impl Task {
     }
 
     async fn send(&mut self, agent: AgentId, message: ToAgent) -> Result<(), Gone> {
+        if self.old.knows(&agent) {
+            return self.old_order(&agent, message).await;
+        }
         let Some(present) = self.agents.get_mut(&agent) else { return Ok(()) };
         if let ToAgent::Finish { execution } = &message
             && let Some(tokens) = present.endings.remove(execution)

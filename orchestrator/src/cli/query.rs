@@ -85,6 +85,7 @@ pub(super) async fn agents(config: &Config, target: &Target) -> ExitCode {
                 ("CPU %", "/load/cpu_percent"),
                 ("MEM %", "/load/memory_percent"),
                 ("ACCEPTS", "/accepts"),
+                ("CANNOT", "/cannot"),
                 ("PROCESSES", "/processes"),
                 ("WARNING", "/load/warning"),
                 ("DIFFER", "/conflicts"),

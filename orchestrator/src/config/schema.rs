@@ -3,6 +3,7 @@
 use wps_remote_protocol::ini::settings::{Key, Kind, Part, Schema};
 
 const WHOLE: Kind = Kind::Integer { min: 0, max: i64::MAX / 10_000 };
+const PERCENT: Kind = Kind::Number { min: 0.0, max: 100.1 };
 const POSITIVE: Kind = Kind::Integer { min: 1, max: i64::MAX / 10_000 };
 
 /// Every section and key of `orchestrator.ini`; `WPS_ORCHESTRATOR_SECTION_KEY` in the environment overrides a key.
@@ -245,6 +246,63 @@ pub const SCHEMA: Schema = Schema {
                 Key::new("max_mb", POSITIVE, "Largest input by reference").or("2048").unit("MB"),
                 Key::new("timeout_s", POSITIVE, "Longest time for one reference").or("300").unit("s"),
                 Key::new("max_redirects", WHOLE, "Most redirects in a row").or("5"),
+            ],
+        },
+        Part {
+            name: "legacy",
+            doc: "Agents of the old dialect: the Python agent of GeoServer's WPS Remote. Off unless rooms and agents are listed.",
+            open: false,
+            keys: &[
+                Key::new("rooms", Kind::List, "Namespaces whose rooms are joined, e.g. default, geosolutions").or(""),
+                Key::new(
+                    "agents",
+                    Kind::List,
+                    "Agents that are believed: SERVICE@HOST or NAMESPACE/SERVICE@HOST, each part may be *",
+                )
+                .or(""),
+                Key::new(
+                    "accounts",
+                    Kind::List,
+                    "Accounts (user@domain) that these agents must have; the rooms must disclose them to us; default: any",
+                )
+                .or(""),
+                Key::new(
+                    "muc_password",
+                    Kind::Secret("muc_password"),
+                    "Password of these rooms; default: that of [xmpp]",
+                ),
+                Key::new(
+                    "result_roots",
+                    Kind::List,
+                    "Folders that may hold result files of these agents, as this host sees them; default: the shared folder",
+                )
+                .or(""),
+                Key::new(
+                    "upload_dir",
+                    Kind::Path,
+                    "Folder that relative paths of results are relative to (GeoServer's uploadedFilesBasePath)",
+                ),
+                Key::new(
+                    "path_map",
+                    Kind::List,
+                    "What stands here for the beginning of a path at the agents: /srv/out => /mnt/agents/out",
+                )
+                .or(""),
+                Key::new("cpu_threshold", PERCENT, "CPU load from which on an agent gets no more work")
+                    .or("82")
+                    .unit("%"),
+                Key::new("memory_threshold", PERCENT, "The same for memory").or("82").unit("%"),
+                Key::new("force_execution", Kind::Boolean, "Send work above the thresholds too").or("false"),
+                Key::new("heartbeat_s", POSITIVE, "Pause between two questions for an agent's load")
+                    .or("30")
+                    .unit("s"),
+                Key::new(
+                    "accept_timeout_s",
+                    POSITIVE,
+                    "How long a request may stay without any sign: such agents acknowledge nothing",
+                )
+                .or("60")
+                .unit("s"),
             ],
         },
         Part {

@@ -269,15 +269,16 @@ impl Driver {
             .fleet()
             .agents()
             .map(|agent| {
-                let (software, account) = self.agents.get(&agent.id).cloned().unwrap_or_default();
+                let known = self.agents.get(&agent.id).cloned().unwrap_or_default();
                 let differs = |(id, agents): (
                     &wps_remote_protocol::ProcessId,
                     &std::collections::BTreeSet<AgentId>,
                 )| { agents.contains(&agent.id).then(|| id.to_string()) };
                 AgentView {
                     id: agent.id.clone(),
-                    software,
-                    account,
+                    software: known.software,
+                    account: known.account,
+                    cannot: known.cannot,
                     processes: agent.processes.keys().map(ToString::to_string).collect(),
                     load: agent.load.clone(),
                     executions: agent.executions.keys().cloned().collect(),

@@ -61,7 +61,8 @@ impl World {
 
     /// An agent that holds these executions and offers `a:b`.
     async fn agent(&mut self, held: Vec<ExecutionId>) {
-        let joined = Inbound::Joined { agent: agent(), software: "test 1".into(), account: None };
+        let joined =
+            Inbound::Joined { agent: agent(), software: "test 1".into(), account: None, cannot: &[] };
         self.to_driver.send(joined).await.unwrap();
         assert!(matches!(self.heard().await, ToAgent::Invite { .. }));
         let description = serde_json::from_value(serde_json::json!({

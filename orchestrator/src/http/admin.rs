@@ -67,6 +67,7 @@ pub(super) async fn agents(State(state): State<AppState>) -> Response {
                 "load": agent.load,
                 "running": agent.executions,
                 "conflicts": agent.conflicts,
+                "cannot": agent.cannot,
             })
         })
         .collect();

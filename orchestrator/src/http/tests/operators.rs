@@ -20,6 +20,7 @@ fn overview(connected: bool) -> Arc<Overview> {
         executions: vec![],
         ready: true,
         conflicts: vec![],
+        cannot: &[],
     };
     Arc::new(Overview { connected, store_works: true, agents: vec![agent], ..Overview::default() })
 }

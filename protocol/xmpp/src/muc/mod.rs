@@ -329,13 +329,15 @@ impl Muc {
         self.message(room, nick, &id, payload)
     }
 
-    /// Sends a text to an occupant in a private message (the legacy dialect).
+    /// Sends a text to an occupant in a private message (the legacy dialect). Returns the id of the message, by which
+    /// [`MucEvent::Bounced`] names it.
     ///
     /// # Errors
     /// At once and without sending, see [`SendError`].
-    pub fn send_body(&self, room: &BareJid, nick: &str, body: &str) -> Result<(), SendError> {
+    pub fn send_body(&self, room: &BareJid, nick: &str, body: &str) -> Result<String, SendError> {
         let id = format!("m{}", self.shared.messages.fetch_add(1, Relaxed));
-        self.message(room, nick, &id, wire::body(body))
+        self.message(room, nick, &id, wire::body(body))?;
+        Ok(id)
     }
 
     fn message(&self, room: &BareJid, nick: &str, id: &str, content: Element) -> Result<(), SendError> {
