@@ -236,7 +236,7 @@ async fn service_life(
 /// Reads the configuration again and says what a restart would change. Nothing takes effect at once: a restart loses no job
 /// and no agent, so there is no second, half-changed state to reason about.
 fn reload(started: &Config, path: Option<&Path>) {
-    match Config::load(path) {
+    match Config::load_with(path, started.geoserver_properties.as_deref()) {
         Err(error) => tracing::error!("the configuration has a fault, a restart would fail: {error}"),
         Ok(new) => {
             for warning in &new.warnings {

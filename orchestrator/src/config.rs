@@ -64,6 +64,8 @@ pub struct Config {
     pub legacy_password: Option<Secret>,
     /// Where everything lies that has no place of its own.
     pub data_dir: PathBuf,
+    /// The `remoteProcess.properties` that was read too.
+    pub geoserver_properties: Option<PathBuf>,
     /// What is readable but unwise.
     pub warnings: Vec<String>,
 }
@@ -169,7 +171,8 @@ impl Config {
             None => (Vec::new(), "built-in defaults".to_owned(), PathBuf::from(".")),
         };
         let env = |name: &str| std::env::var(name).ok();
-        Self::parse_with(&bytes, &name, &folder, &env, geoserver)
+        let config = Self::parse_with(&bytes, &name, &folder, &env, geoserver)?;
+        Ok(Self { geoserver_properties: properties.map(Path::to_owned), ..config })
     }
 
     /// The sections whose values differ from those of another configuration. Secrets are compared, not shown.
@@ -333,6 +336,7 @@ impl Reader<'_> {
         let config = Config {
             legacy,
             legacy_password,
+            geoserver_properties: None,
             store: below(&self, "store", "sqlite", "jobs.sqlite"),
             postgres,
             node,

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `agent` | the agent alone |
 //! | `descriptors` | a thousand descriptors |
+//! | `dialects` | from a request to the start of its program and to its result, native and old dialect |
 //! | `jobs` | jobs per second, memory of both programs |
 //! | `documents` | GetCapabilities and DescribeProcess with 10, 200, 2,000 processes, against static files |
 //! | `status` | GetStatus with 1,000 and 100,000 stored jobs |
@@ -21,6 +22,7 @@
 mod agent;
 mod cluster;
 mod descriptors;
+mod dialects;
 mod serving;
 mod static_files;
 
@@ -46,6 +48,7 @@ type Bench = (&'static str, fn(&dyn Fn(usize) -> usize));
 
 const BENCHES: [Bench; 8] = [
     ("descriptors", |_| descriptors::measure()),
+    ("dialects", |amount| dialects::measure(amount(50))),
     ("agent", |amount| e2e::run("bench-agent", |site| alone(site, amount(1000)))),
     ("jobs", jobs),
     ("documents", serving::documents),

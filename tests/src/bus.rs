@@ -4,6 +4,7 @@
 use std::cell::{RefCell, RefMut};
 use std::path::{Path, PathBuf};
 
+use wps_remote_xmpp::net::{Connector, Security, Trust};
 use wps_remote_xmpp::server::Accounts;
 
 use crate::free_port;
@@ -13,6 +14,23 @@ use crate::xmpp::{OWNER, XmppServer};
 pub const DOMAIN: &str = "wps.localhost";
 /// The password of all rooms.
 pub const ROOM_PASSWORD: &str = "room secret 50%";
+
+/// How a program of the test itself gets onto the bus.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// The way to the server.
+    pub connector: Connector,
+    /// The account, without domain.
+    pub user: String,
+    /// Its password.
+    pub password: String,
+    /// Its domain.
+    pub domain: String,
+    /// Domain of the rooms.
+    pub muc_domain: String,
+    /// Password of the rooms.
+    pub room_password: String,
+}
 
 /// How to get onto the bus.
 pub struct Bus(Kind);
@@ -69,6 +87,33 @@ impl Bus {
                     place.muc_domain
                 )
             }
+        }
+    }
+
+    /// A new account for a program of the test itself.
+    pub fn login(&self, user: &str) -> Login {
+        let password = format!("password of {user}");
+        let (connector, domain, muc_domain) = match &self.0 {
+            Kind::Embedded { port, accounts } => {
+                Accounts::new(accounts).set(user, &password).expect("the file of accounts can be written");
+                let connector = Connector::tcp("127.0.0.1", *port, Security::Plain, &Trust::default());
+                let connector = connector.expect("plain is possible on loopback");
+                (connector, DOMAIN.to_owned(), format!("conference.{DOMAIN}"))
+            }
+            Kind::Own(server) => {
+                let server = server.borrow();
+                server.add_account(user, &password);
+                let place = server.place();
+                (place.connector(Security::DirectTls), place.domain.clone(), place.muc_domain.clone())
+            }
+        };
+        Login {
+            connector,
+            user: user.to_owned(),
+            password,
+            domain,
+            muc_domain,
+            room_password: ROOM_PASSWORD.to_owned(),
         }
     }
 

@@ -18,6 +18,7 @@ pub mod bus;
 pub mod client;
 pub mod fixtures;
 pub mod http;
+pub mod old_agent;
 pub mod orchestrator;
 pub mod postgres;
 pub mod program;
@@ -54,6 +55,13 @@ pub fn wait_until<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Opt
         }
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Nanoseconds since 1970 by this host's clock, as `date +%s%N` prints them.
+#[expect(clippy::disallowed_methods, reason = "compared with what other programs read from the same clock")]
+pub fn nanoseconds() -> u128 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_nanos())
 }
 
 /// A TCP port of 127.0.0.1 that nobody listens on at this moment.

@@ -263,14 +263,31 @@ pub struct Prosody {
 impl Prosody {
     /// Starts it, if it is installed.
     pub fn start() -> Option<Self> {
+        Self::start_with(|config| config)
+    }
+
+    /// The same as the page about Python agents has it: TLS 1.0 on the port of direct TLS, rooms that anybody may make.
+    pub fn start_for_python_agents() -> Option<Self> {
+        Self::start_with(|config| {
+            config
+                .replace(
+                    "c2s_direct_tls_ssl = {",
+                    "c2s_direct_tls_ssl = { protocol = \"tlsv1+\", ciphers = \"DEFAULT@SECLEVEL=0\",",
+                )
+                .replace("restrict_room_creation = true", "restrict_room_creation = false")
+                .replace("muc_room_locking = true", "muc_room_locking = false")
+        })
+    }
+
+    fn start_with(change: impl FnOnce(String) -> String) -> Option<Self> {
         if !installed("prosody") {
             return None;
         }
         let folder = folder();
         make_certificate(folder.path());
         let place = Place::at(folder.path());
-        fs::write(folder.path().join("prosody.cfg.lua"), prosody_config(folder.path(), &place))
-            .expect("a file can be written");
+        let config = change(prosody_config(folder.path(), &place));
+        fs::write(folder.path().join("prosody.cfg.lua"), config).expect("a file can be written");
         let process = Process { child: None, log: folder.path().join("prosody.log") };
         let mut prosody = Self { place, process, folder };
         prosody.restart();

@@ -52,6 +52,27 @@ fn two_orchestrators_one_service() {
 }
 
 #[test]
+fn the_python_agents_are_kept() {
+    if !installed("curl") {
+        return skip("the_python_agents_are_kept", "curl is not installed");
+    }
+    let output = Command::new(root().join("examples/03-python-agent/run"))
+        .env("WPS_ORCHESTRATOR_BIN", binary("wps-orchestrator"))
+        .env("OLD_AGENT_BIN", binary("old-agent"))
+        .env("HTTP_PORT", free_port().to_string())
+        .env("XMPP_PORT", free_port().to_string())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    for part in ["default:Play", "\nHello\n", "default/Play@oldhost", "acknowledge a request", "result_roots"]
+    {
+        assert!(said.contains(part), "{part} is missing:\n{said}");
+    }
+}
+
+#[test]
 fn the_small_clients() {
     let name = "the_small_clients";
     if !installed("gdal_contour") {

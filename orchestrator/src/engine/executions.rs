@@ -218,6 +218,12 @@ impl Engine {
         }
         let dismissing = matches!(self.jobs.get(&id).map(|j| &j.state), Some(JobState::Dismissing { .. }));
         if dismissing {
+            // Without a receipt the words are all that there is about what became of the program.
+            if error.receipt.is_none()
+                && let Some(job) = self.jobs.get_mut(&id)
+            {
+                job.note(now, LogLevel::Warning, error.text);
+            }
             let state = JobState::Dismissed { finished: now, receipt: error.receipt.map(|receipt| *receipt) };
             self.finish(id, state, out);
         } else if error.kind == ErrorKind::Lost {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use serde_json::{Value, json};
@@ -12,7 +12,8 @@ use wps_remote_protocol::{Content, Output};
 use super::{AppState, Operation, report};
 use crate::encoding::iso_time;
 use crate::encoding::kvp::Query;
-use crate::engine::job::{Job, JobState};
+use crate::encoding::{Fault, FaultKind};
+use crate::engine::job::{Job, JobId, JobState, LogLine};
 
 /// Jobs in one answer, unless the client says otherwise.
 const LISTED: u32 = 100;
@@ -86,6 +87,26 @@ pub(super) async fn jobs(State(state): State<AppState>, uri: Uri) -> Response {
             let jobs: Vec<Value> = jobs.iter().map(job).collect();
             answer("jobs", StatusCode::OK, &json!({ "jobs": jobs }))
         }
+        Err(refusal) => report(&refusal.into()),
+    }
+}
+
+/// One job, with its log.
+pub(super) async fn one_job(State(state): State<AppState>, Path(id): Path<String>) -> Response {
+    let found = match id.parse::<JobId>() {
+        Ok(id) => state.jobs.view(id).await,
+        Err(_) => Ok(None),
+    };
+    match found {
+        Ok(Some(found)) => {
+            let mut entry = job(&found);
+            let line = |line: &LogLine| json!({ "at": iso_time(line.at), "level": line.level.to_string(), "text": line.text });
+            if let Some(entry) = entry.as_object_mut() {
+                entry.insert("log".to_owned(), found.log.iter().map(line).collect());
+            }
+            answer("job", StatusCode::OK, &entry)
+        }
+        Ok(None) => report(&Fault::new(FaultKind::NotFound, "there is no such job")),
         Err(refusal) => report(&refusal.into()),
     }
 }

@@ -140,6 +140,7 @@ pub fn router(state: AppState) -> Router {
         .route("/metrics", get(admin::metrics))
         .route("/agents", get(admin::agents))
         .route("/jobs", get(admin::jobs))
+        .route("/jobs/{id}", get(admin::one_job))
         .route("/outputs/{job}/{output}/{file}", any(files::download))
         .route("/inputs/{job}/{n}", any(files::input));
     for path in PATHS {

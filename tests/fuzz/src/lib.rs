@@ -2,10 +2,12 @@
 //! not only that nothing panics. Compiled into the fuzz targets, and into a test that replays the corpora without a fuzzer.
 
 mod files;
+mod old;
 mod requests;
 mod texts;
 
 pub use files::{descriptor, ini, interpolation};
+pub use old::{legacy_body, pickle};
 pub use requests::{kvp, wps1, wps2};
 pub use texts::{json_path, list, rule, stdout, template};
 
@@ -13,7 +15,7 @@ pub use texts::{json_path, list, rule, stdout, template};
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its program and its corpus.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("ini", ini),
     ("interpolation", interpolation),
     ("list", list),
@@ -25,6 +27,8 @@ pub const TARGETS: [(&str, Target); 11] = [
     ("kvp", kvp),
     ("wps1", wps1),
     ("wps2", wps2),
+    ("pickle", pickle),
+    ("legacy_body", legacy_body),
 ];
 
 /// The bytes as text, cut in two at the first line break: most readers take two texts.

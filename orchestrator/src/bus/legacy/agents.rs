@@ -297,5 +297,7 @@ fn load(told: Option<LegacyLoad>, running: usize, accepting: bool) -> Load {
         running: u32::try_from(running).unwrap_or(u32::MAX),
         max_running: None,
         accepting,
+        warning: None,
+        refusing: None,
     }
 }

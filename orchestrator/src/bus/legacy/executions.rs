@@ -30,7 +30,7 @@ impl Machine {
                     .or_insert_with(|| Tracked::new(agent.clone(), now, false));
                 tracked.abort = true;
                 if let Some(nick) = tracked.nick.clone() {
-                    self.to_job(agent, &nick, Order::Abort);
+                    self.tell_job(agent, &nick, Order::Abort);
                 }
             }
             ToAgent::Finish { execution } | ToAgent::Unknown { execution } => {
@@ -38,14 +38,20 @@ impl Machine {
                 tracked.stage = Stage::Finished;
                 tracked.since = now;
                 if let Some(nick) = tracked.nick.clone() {
-                    self.to_job(agent, &nick, Order::Finish);
+                    self.tell_job(agent, &nick, Order::Finish);
+                }
+            }
+            // It is repeated by itself, and told anew then.
+            ToAgent::Elsewhere { execution } => {
+                if let Some(tracked) = self.executions.get_mut(&execution) {
+                    tracked.stage = Stage::Open;
                 }
             }
             ToAgent::GetLoad => {}
         }
     }
 
-    fn to_job(&mut self, agent: &AgentId, nick: &str, order: Order) {
+    fn tell_job(&mut self, agent: &AgentId, nick: &str, order: Order) {
         if let Some(namespace) = self.agents.get(agent).map(|agent| agent.namespace.clone()) {
             self.send(&namespace, nick, order);
         }
@@ -294,7 +300,7 @@ impl Machine {
             // Nothing of ours, or of a time before our start. As long as the engine has not said what it holds, there is
             // no telling: the message will be repeated.
             if claimed && matches!(report, Report::Completed { .. }) {
-                self.to_job(id, nick, Order::Finish);
+                self.tell_job(id, nick, Order::Finish);
             }
             return;
         };
@@ -332,7 +338,7 @@ impl Machine {
                 }
                 // The engine has it, and will say when it is stored.
                 Stage::Collecting | Stage::Told => {}
-                Stage::Finished => self.to_job(id, nick, Order::Finish),
+                Stage::Finished => self.tell_job(id, nick, Order::Finish),
             },
             Report::Error { text, .. } if stage == Stage::Open => {
                 self.begun(&execution);

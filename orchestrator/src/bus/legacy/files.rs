@@ -41,7 +41,7 @@ pub(in crate::bus) fn collect(
                 .map_err(|why| (output.name.clone(), format!("the output `{}`: {why}", output.name)))?;
             Value::Complex { content: Content::Shared(file), media_type: String::new(), schema: None }
         };
-        taken.push(Output { id: output.name.clone(), value });
+        taken.push(Output { metadata: output.metadata.clone(), ..Output::new(output.name.clone(), value) });
     }
     let declared = description.map(|description| description.outputs.as_slice()).unwrap_or_default();
     for missing in declared.iter().filter(|output| !taken.iter().any(|taken| taken.id == output.id)) {

@@ -67,6 +67,13 @@ async fn jobs_are_listed() {
     let list: serde_json::Value = serde_json::from_str(list.text()).unwrap();
     assert_eq!(list["jobs"].as_array().unwrap().len(), 2);
     assert_eq!((&list["jobs"][0]["state"], &list["jobs"][0]["percent"]), (&"successful".into(), &100.into()));
+    let id = list["jobs"][0]["id"].as_str().unwrap();
+    let one = world.get(&format!("/jobs/{id}")).await;
+    let one: serde_json::Value = serde_json::from_str(one.text()).unwrap();
+    assert!(one["id"] == *id && one["log"].is_array(), "{one}");
+    for unknown in ["/jobs/00000000-0000-4000-8000-000000000000", "/jobs/x"] {
+        assert_eq!(world.get(unknown).await.status, 404, "{unknown}");
+    }
 }
 
 #[tokio::test]
