@@ -46,7 +46,7 @@ const SLEEP: &str = "[Description]\nservice = Sleep\nnamespace = bench\ntitle = 
 /// A measurement by its name; it is told how much of the usual amount is wanted.
 type Bench = (&'static str, fn(&dyn Fn(usize) -> usize));
 
-const BENCHES: [Bench; 8] = [
+const BENCHES: [Bench; 9] = [
     ("descriptors", |_| descriptors::measure()),
     ("dialects", |amount| dialects::measure(amount(50))),
     ("agent", |amount| e2e::run("bench-agent", |site| alone(site, amount(1000)))),
