@@ -259,6 +259,7 @@ mod tests {
         assert_eq!(Averages::new(0).figures(), (0.0, 0.0));
     }
 
+    #[cfg(not(windows))]
     #[test]
     fn the_host_is_measured_and_a_busy_program_is_found() {
         let (program, arguments) = if cfg!(windows) {

@@ -45,6 +45,11 @@ fn descriptor(service: &str, what: &str, file: Option<&str>) -> String {
     )
 }
 
+/// Name of a job's folders.
+fn folder_of(job: &str) -> String {
+    execution_id(job).replace('-', "")
+}
+
 fn start<'a>(site: &'a Site, files: &[(&str, String)]) -> Agent<'a> {
     let mut builder = site.agent("win").config("kill_grace_seconds = 2");
     for (name, text) in files {
@@ -97,10 +102,11 @@ fn a_killed_windows_agent_takes_its_jobs_over_and_delivers_what_ended_meanwhile(
             wps.wait_until(job, LONG, |status| matches!(status, Status::Started(_)));
         }
         let supervisors = |job: &str| {
-            let mark = execution_id(job);
+            let mark = folder_of(job);
             processes_with("supervise").into_iter().filter(|(_, line)| line.contains(&mark)).count()
         };
-        assert!(supervisors(&during) == 1 && supervisors(&after) == 1);
+        let both = || (supervisors(&during) == 1 && supervisors(&after) == 1).then_some(());
+        assert!(e2e::wait_until(LONG, both).is_some(), "the jobs have no supervisors");
 
         let agent = agent.kill_and_restart_after(|| {
             // Both supervisors have outlived it; one job ends while no agent is there to see it.
@@ -142,7 +148,7 @@ fn a_dismissed_job_is_asked_first_and_ended_with_all_that_it_started() {
 
         let polite = wps.submit(&Execute::new("test:Polite").stored());
         wps.wait_until(&polite, LONG, |status| matches!(status, Status::Started(50..)));
-        let folder: PathBuf = site.folder().join("win/work").join(execution_id(&polite));
+        let folder: PathBuf = site.folder().join("win/work").join(folder_of(&polite));
         wps.dismiss(&polite);
         let asked = e2e::wait_until(LONG, || std::fs::read_to_string(folder.join("result.txt")).ok());
         assert_eq!(asked.as_deref(), Some("asked"));

@@ -7,7 +7,7 @@ mod recorded;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
-use wps_remote_protocol::{BoundingBox, Content, DataType, ExecutionId, Input, SharedFile, Value};
+use wps_remote_protocol::{BoundingBox, Content, DataType, ExecutionId, Input, Value};
 
 use super::*;
 use crate::descriptor::load::load_descriptor;
@@ -306,7 +306,11 @@ fn files_of_the_shared_folder_are_passed_by_path_and_cannot_climb() {
     std::os::unix::fs::symlink("/etc/hostname", dir.path().join("in/link")).unwrap();
     let with = |path: &str, more: &str| {
         let descriptor = sample(&format!("{}{}", param("d", "text/csv", more), action("d", "value", "")));
-        let content = Content::Shared(SharedFile { path: path.to_owned(), bytes: 4, sha256: None });
+        let content = Content::Shared(wps_remote_protocol::SharedFile {
+            path: path.to_owned(),
+            bytes: 4,
+            sha256: None,
+        });
         let value = Value::Complex { content, media_type: "text/csv".into(), schema: None };
         let context = RunContext { shared_dir: Some(dir.path().to_path_buf()), ..run_context() };
         prepare(&descriptor, &context, &vec![Input { id: "d".into(), value }])

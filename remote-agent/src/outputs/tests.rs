@@ -216,6 +216,7 @@ fn names_on_the_wire_are_always_relative() {
     }
 }
 
+#[cfg(not(windows))]
 #[test]
 fn a_pattern_must_match_one_file() {
     let world = World::new();
@@ -238,6 +239,7 @@ fn a_pattern_must_match_one_file() {
     }
 }
 
+#[cfg(not(windows))]
 #[test]
 fn a_program_may_list_its_outputs() {
     let world = World::new();
@@ -270,6 +272,7 @@ fn side_files_go_along() {
     assert!(outputs[0].side_files[0].sha256.as_ref().is_some_and(|sum| sum.len() == 64));
 }
 
+#[cfg(unix)]
 #[test]
 fn metadata_is_read_from_allowed_folders_only_and_its_want_is_no_fault() {
     let world = World::new();
@@ -290,6 +293,7 @@ fn metadata_is_read_from_allowed_folders_only_and_its_want_is_no_fault() {
     assert_eq!(read(world.folder.path().join("secret")), None);
 }
 
+#[cfg(unix)]
 #[test]
 fn a_list_of_outputs_that_is_a_link_or_a_pipe_is_not_read() {
     let world = World::new();

@@ -93,6 +93,7 @@ fn programs_without_rules_are_understood() {
     assert_eq!(rules.decide_unfinished("[FATAL] end"), None);
 }
 
+#[cfg(not(windows))]
 #[test]
 fn bytes_are_decoded_as_the_descriptor_says() {
     let mut rules = Rules::default();
