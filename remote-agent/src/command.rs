@@ -190,6 +190,8 @@ pub struct PlannedOutput {
     pub max_bytes: Option<u64>,
     /// Goes to the shared folder.
     pub backup: bool,
+    /// Goes to the upload server, below this directory there.
+    pub upload: Option<Option<String>>,
     /// Files with the same stem go with it.
     pub sidecars: bool,
     /// Hints for publishing, resolved.
@@ -420,6 +422,7 @@ impl<'a> Run<'a> {
             min_bytes: output.min_bytes,
             max_bytes: output.max_bytes,
             backup: output.backup,
+            upload: output.upload.clone(),
             sidecars: output.sidecars,
             publish: output.publish.clone(),
             metadata,

@@ -198,6 +198,7 @@ impl AgentConfig {
             interpreters: self.interpreters.clone(),
             default_weight: self.default_weight,
             latin1: self.latin1_descriptors,
+            uploads: self.uploader.is_some(),
         }
     }
 

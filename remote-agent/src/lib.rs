@@ -39,6 +39,8 @@ mod scm;
 pub mod service;
 pub mod session;
 pub mod supervise;
+#[cfg(feature = "upload")]
+pub mod upload;
 pub mod weigh;
 #[cfg(windows)]
 pub mod winapi;
@@ -176,6 +178,7 @@ pub async fn run(config: AgentConfig, options: Options, shutdown: CancellationTo
         control,
         supervisor: options.supervisor,
         shared: config.shared_dir.clone(),
+        uploader: config.uploader.clone(),
         hidden_variables: manner.hidden_variables.clone(),
         forks: Forks::default(),
     });

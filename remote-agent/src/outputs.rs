@@ -4,6 +4,7 @@
 mod find;
 mod metadata;
 mod text;
+mod upload;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -16,9 +17,10 @@ use wps_remote_protocol::{
     Content, DataType, ErrorKind, ExecutionError, ExecutionId, Format, Output, Outputs, SharedFile, Value,
 };
 
-use self::find::{Located, find};
+use self::find::{Located, beside, find};
 pub use self::metadata::Metadata;
 use self::text::{MAX_BOX, bounding_box, checked_literal, no_box};
+pub use self::upload::Parcel;
 use crate::files;
 use crate::supervise::record::is_disk_full;
 
@@ -26,8 +28,6 @@ use crate::supervise::record::is_disk_full;
 const MAX_LITERAL: u64 = 100_000;
 /// Largest file that travels inside a message when there is no shared folder.
 const MAX_INLINE: u64 = 64 * 1024;
-/// Most files that may go along with an output.
-const MAX_SIDE_FILES: usize = 64;
 /// What all inline values of one execution may take together, as JSON.
 const INLINE_BUDGET: usize = 130_000;
 
@@ -53,6 +53,9 @@ pub struct Expected {
     /// Whether files with the same stem go to the shared folder with it.
     #[serde(default)]
     pub sidecars: bool,
+    /// It goes to the upload server, if there is one, below this directory there.
+    #[serde(default)]
+    pub upload: Option<String>,
     /// Where the program, or the descriptor's author, says more about it.
     #[serde(default)]
     pub metadata: Option<Metadata>,
@@ -176,6 +179,14 @@ pub enum Fault {
         /// Where it was to be written.
         path: PathBuf,
     },
+    /// The upload server did not take it.
+    #[error("output `{id}` could not be uploaded: {why}")]
+    Upload {
+        /// The first output that was to go there.
+        id: String,
+        /// Why.
+        why: String,
+    },
     /// Reading or writing failed.
     #[error("output `{id}` cannot be {verb} {}: {source}", path.display())]
     Io {
@@ -202,10 +213,20 @@ impl Fault {
             | Self::Literal { id, .. }
             | Self::NoSharedFolder { id, .. }
             | Self::DiskFull { id, .. }
+            | Self::Upload { id, .. }
             | Self::Io { id, .. } => id,
             Self::SharedFolderGone(_) => "",
         }
     }
+}
+
+/// The ways that results can go.
+#[derive(Clone, Copy, Default)]
+pub struct Delivery<'a> {
+    /// The folder that the orchestrator also sees.
+    pub shared: Option<&'a Path>,
+    /// Sends files to the upload server; gives the address of each, or says why not.
+    pub uploader: Option<&'a dyn Fn(&[Parcel]) -> Result<Vec<String>, String>>,
 }
 
 /// All faults of one execution's outputs as the error that ends it.
@@ -219,7 +240,7 @@ pub fn as_error(faults: &[Fault]) -> ExecutionError {
 pub fn collect(
     specs: &[Expected],
     execution: &ExecutionId,
-    shared: Option<&Path>,
+    delivery: &Delivery<'_>,
 ) -> Result<Outputs, Vec<Fault>> {
     let mut faults = Vec::new();
     let mut found = Vec::new();
@@ -233,10 +254,15 @@ pub fn collect(
     if !faults.is_empty() {
         return Err(faults);
     }
+    let mut uploaded = upload::all(&found, execution, delivery)?;
+    let shared = delivery.shared;
     let mut shipper = Shipper { execution, shared, budget: INLINE_BUDGET, side_files: Vec::new() };
     let mut outputs = Vec::new();
     for (spec, found) in found {
         let shipped = match found {
+            Found::File(_) if uploaded.contains_key(&spec.id) => {
+                Ok(upload::value(spec, uploaded.remove(&spec.id).unwrap_or_default()))
+            }
             Found::File(file) => shipper.value(spec, &file),
             Found::Text(text) => shipper.text(spec, text),
         };
@@ -410,31 +436,11 @@ impl Shipper<'_> {
         Ok(complex_value(content, &format))
     }
 
-    /// Everything beside the file that has its stem: `.shx` and `.dbf` go with a `.shp`.
     fn ship_sidecars(&mut self, file: &Path, relative: &str, shared: &Path) -> io::Result<()> {
-        let (Some(folder), Some(stem)) = (file.parent(), file.file_stem().and_then(|stem| stem.to_str()))
-        else {
-            return Ok(());
-        };
         let place = relative.rsplit_once('/').map_or("", |(place, _)| place);
-        let mut names: Vec<String> = Vec::new();
-        for entry in fs::read_dir(folder)?.flatten() {
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            let belongs = name.strip_prefix(stem).is_some_and(|rest| rest.starts_with('.'));
-            // Links are left out: where they lead was not checked.
-            if belongs && entry.path() != file && entry.file_type().is_ok_and(|kind| kind.is_file()) {
-                names.push(name);
-            }
-        }
-        names.sort();
-        if names.len() > MAX_SIDE_FILES {
-            let why =
-                format!("{} files begin with `{stem}.`; at most {MAX_SIDE_FILES} can go along", names.len());
-            return Err(io::Error::other(why));
-        }
-        for name in names {
+        for name in beside(file)? {
             let path = format!("{place}/{}", plain(&name));
-            let (bytes, sha256) = transfer(&folder.join(&name), &shared.join(&path), shared)?;
+            let (bytes, sha256) = transfer(&file.with_file_name(&name), &shared.join(&path), shared)?;
             self.side_files.push(SharedFile { path, bytes, sha256: Some(sha256) });
         }
         Ok(())

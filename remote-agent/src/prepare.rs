@@ -138,7 +138,9 @@ fn record(
         outputs: plan
             .outputs
             .iter()
-            .map(|output| expected(output, plan, descriptor.dir(), &captured, &roots, most))
+            .map(|output| {
+                expected(output, plan, descriptor.dir(), &captured, &roots, most, manner.shared.is_some())
+            })
             .collect(),
         rules: serde_json::to_value(StoredRules::from(descriptor.rules.as_ref())).unwrap_or_default(),
     }
@@ -163,6 +165,7 @@ fn expected(
     captured: &Path,
     roots: &[PathBuf],
     most: Option<u64>,
+    shared: bool,
 ) -> Expected {
     let place = match &output.place {
         PlannedPlace::File(path) => Place::File(path.clone()),
@@ -200,6 +203,8 @@ fn expected(
         min_bytes: output.min_bytes.unwrap_or(0),
         max_bytes: [output.max_bytes, most].into_iter().flatten().min(),
         sidecars: output.sidecars,
+        // legacy: the shared folder comes first where an output asks for both.
+        upload: output.upload.clone().filter(|_| !(output.backup && shared)).map(Option::unwrap_or_default),
         metadata: output.metadata.clone().map(|file| {
             let roots = roots.iter().cloned().chain([descriptor_dir.to_owned()]).collect();
             Metadata { file, roots }

@@ -23,6 +23,7 @@ pub mod orchestrator;
 pub mod postgres;
 pub mod program;
 pub mod python;
+pub mod upload_server;
 pub mod xml;
 pub mod xmpp;
 

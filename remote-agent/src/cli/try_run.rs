@@ -102,6 +102,8 @@ async fn attempt(wanted: &Try) -> Result<ExitCode, Fault> {
             .map_err(|error| Fault::host(error.to_string()))?,
         supervisor: Options::new().map_err(|error| Fault::host(error.to_string()))?.supervisor,
         shared: manner.shared.clone(),
+        // A run to look at leaves nothing on servers.
+        uploader: None,
         hidden_variables: Vec::new(),
         forks: Forks::default(),
     };

@@ -113,16 +113,36 @@ const DEFAULT: &[Key] = &[
 ];
 
 const UPLOADER: &[Key] = &[
-    Key::new("uploader_class_name", Kind::Text, "ftp, ftps or sftp (or the class names of the Python agent)"),
+    Key::new(
+        "uploader_class_name",
+        Kind::Text,
+        "ftp, ftps, sftp or s3 (or the class names of the Python agent)",
+    ),
     Key::new("uploader_host", Kind::Text, "host or host:port; an IPv6 address as [::1]:21"),
-    Key::new("uploader_username", Kind::Text, "Account on the upload server"),
-    Key::new("uploader_password", Kind::Secret("uploader_password"), "Its password"),
+    Key::new("uploader_bucket", Kind::Text, "Bucket (s3)"),
+    Key::new("uploader_region", Kind::Text, "Region (s3)").or("us-east-1"),
+    Key::new(
+        "uploader_public_url",
+        Kind::Text,
+        "Address under which clients reach what was uploaded, e.g. https://files.example.org/results; default: that of the server itself",
+    ),
+    Key::new("uploader_username", Kind::Text, "Account on the upload server; the access key id (s3)"),
+    Key::new(
+        "uploader_password",
+        Kind::Secret("uploader_password"),
+        "Its password; the secret access key (s3)",
+    ),
+    Key::new(
+        "uploader_key_file",
+        Kind::Path,
+        "Private key instead of a password (sftp); its passphrase is uploader_passphrase",
+    ),
     Key::new("uploader_private_rsa_key", Kind::Path, "Kept for old files"),
     Key::new("uploader_passphrase", Kind::Secret("uploader_passphrase"), "Kept for old files"),
-    Key::new("uploader_ca_file", Kind::Path, "PEM file with certificates to trust (ftps)"),
+    Key::new("uploader_ca_file", Kind::Path, "PEM file with certificates to trust (ftps, s3)"),
     Key::new("uploader_known_hosts", Kind::Path, "File of known host keys (sftp)"),
     Key::new("uploader_insecure", Kind::Boolean, "Do not check certificates and host keys").or("false"),
-    Key::new("uploader_allow_plaintext", Kind::Boolean, "Permit plain ftp").or("false"),
+    Key::new("uploader_allow_plaintext", Kind::Boolean, "Permit plain ftp, and s3 over http").or("false"),
 ];
 
 /// Everything that `remote.config` may hold.

@@ -27,6 +27,8 @@ pub struct LoadContext {
     pub default_weight: f64,
     /// Files are ISO 8859-1.
     pub latin1: bool,
+    /// There is an upload server.
+    pub uploads: bool,
 }
 
 impl LoadContext {
@@ -40,6 +42,7 @@ impl LoadContext {
             interpreters: crate::config::default_interpreters(),
             default_weight: 0.0,
             latin1: false,
+            uploads: true,
         }
     }
 

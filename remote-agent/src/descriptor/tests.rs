@@ -316,7 +316,7 @@ fn outputs_are_checked_and_announced() {
     assert_eq!(shown.publication.as_ref().unwrap().layer.as_deref(), Some("l"));
     let DataType::Complex(complex) = &shown.data else { panic!("{shown:?}") };
     assert_eq!(complex.formats[0].media_type, "image/png");
-    warned(&output("upload_data = true"), &["geoserver-type", "upload-not-supported"]);
+    warned(&output("upload_data = true"), &["geoserver-type"]);
     let without = dialect_a(&[], "[Output1]\nname = result\ntype = string\n");
     assert_eq!(warned(&without, &["no-filepath"]).outputs[0].place, Place::Contract);
     let typeless = dialect_a(&[], "[Output1]\nname = result\nfilepath = %(workdir)s/x\n");

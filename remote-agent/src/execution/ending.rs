@@ -7,7 +7,7 @@ use wps_remote_protocol::{ErrorKind, ExecutionError, KillReceipt, LogLevel};
 
 use super::stdout::{Decide, filter};
 use super::system;
-use crate::outputs;
+use crate::outputs::{self, Delivery};
 use crate::supervise::record::{Exit, Outcome, TROUBLE_FILE};
 use crate::workdir::{Ending, Folder, Record};
 
@@ -30,7 +30,7 @@ pub(super) enum Asked {
 pub(super) fn make(
     folder: &Folder,
     record: &Record,
-    shared: Option<&Path>,
+    delivery: &Delivery<'_>,
     asked: Asked,
     last_lines: &str,
     rules: &mut dyn Decide,
@@ -38,7 +38,7 @@ pub(super) fn make(
     let (ending, receipt) = match folder.exit() {
         Ok(exit) => {
             let receipt = exit.receipt.clone();
-            (judge(exit, record, shared, asked, last_lines, rules), receipt)
+            (judge(exit, record, delivery, asked, last_lines, rules), receipt)
         }
         Err(error) => {
             let receipt = system::end_orphans(&record.work_dir, wall_clock_ms());
@@ -70,7 +70,7 @@ pub(super) fn make(
 fn judge(
     exit: Exit,
     record: &Record,
-    shared: Option<&Path>,
+    delivery: &Delivery<'_>,
     asked: Asked,
     last_lines: &str,
     rules: &mut dyn Decide,
@@ -90,7 +90,7 @@ fn judge(
             if let Some(Err(error)) = written {
                 tracing::warn!(execution.id = %record.execution, %error, "the result in the output was not written");
             }
-            return match outputs::collect(&record.outputs, &record.execution, shared) {
+            return match outputs::collect(&record.outputs, &record.execution, delivery) {
                 Ok(outputs) => Ending::Completed(outputs),
                 Err(faults) => {
                     let error = outputs::as_error(&faults);

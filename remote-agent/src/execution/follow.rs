@@ -11,10 +11,13 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+use wps_remote_protocol::LogLevel;
 
+use super::deliver::{Notes, upload};
 use super::ending::{self, Asked};
 use super::stdout::{Line, Reader};
 use super::{Event, Events, Host, Running};
+use crate::outputs::{Delivery, Parcel};
 use crate::workdir::{Ending, Folder};
 
 /// How often the output file is looked at.
@@ -93,11 +96,19 @@ pub(super) async fn follow(
     let _ = events.send((execution.clone(), Event::Read(reader.counts()))).await;
     let last_lines = reader.tail();
     let mut rules = reader.into_rules();
-    let shared = host.shared.clone();
+    let (whole, notes) = (host.clone(), Arc::new(Notes::default()));
+    let noted = notes.clone();
     let task = spawn_blocking(move || {
-        ending::make(&folder, &record, shared.as_deref(), asked, &last_lines, rules.as_mut())
+        let send = |parcels: &[Parcel]| upload(&whole, parcels, &noted);
+        let uploader: Option<&dyn Fn(&[Parcel]) -> Result<Vec<String>, String>> =
+            if whole.uploader.is_some() { Some(&send) } else { None };
+        let delivery = Delivery { shared: whole.shared.as_deref(), uploader };
+        ending::make(&folder, &record, &delivery, asked, &last_lines, rules.as_mut())
     });
     let (made, receipt) = task.await.unwrap_or_else(|error| (ending::lost(&error.to_string()), None));
+    for note in notes.take() {
+        let _ = events.send((execution.clone(), Event::Log(LogLevel::Info, note))).await;
+    }
     if let Some(receipt) = receipt {
         let _ =
             events.send((execution, Event::Log(ending::receipt_level(&receipt), receipt.to_string()))).await;

@@ -16,6 +16,7 @@ pub mod user;
 #[cfg(windows)]
 mod windows;
 
+mod deliver;
 mod ending;
 mod follow;
 #[cfg(unix)]
@@ -44,6 +45,7 @@ use self::unix as system;
 use self::windows::{self as system, Supervisor};
 #[cfg(windows)]
 pub use self::windows::{Forks, user};
+use crate::config::Uploader;
 use crate::supervise::{self, record::RunAs};
 use crate::workdir::{Control, Ending, Folder, Record, WorkdirError};
 
@@ -59,6 +61,8 @@ pub struct Host {
     pub supervisor: Vec<OsString>,
     /// The folder that the orchestrator also sees.
     pub shared: Option<PathBuf>,
+    /// The server that outputs can be sent to.
+    pub uploader: Option<Uploader>,
     /// Environment variables that no program may see.
     pub hidden_variables: Vec<String>,
     /// Makes supervisors at little cost; each is started as a program of its own where this is not kept.

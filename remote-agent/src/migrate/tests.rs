@@ -20,7 +20,7 @@ fn fixture(name: &str) -> (PathBuf, Vec<u8>) {
 /// Warnings that no rewriting can settle: about this host, about a GeoServer, about what only the author knows.
 const BEYOND: [&str; 13] = [
     "schema-unusable",
-    "upload-not-supported",
+    "no-uploader",
     "access-not-enforced",
     "unknown-layer",
     "rule-groups",

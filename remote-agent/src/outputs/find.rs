@@ -1,13 +1,16 @@
 //! Where a program left an output: in a named file, in the one that matches a pattern, or as its list of outputs says.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::{Expected, Fault, Place};
 
 /// Largest `outputs.json` that is read.
 const MAX_INDEX: u64 = 1024 * 1024;
+
+/// Most files that may go along with an output.
+const MAX_SIDE_FILES: usize = 64;
 
 /// Where it is, or what it is.
 pub(super) enum Located {
@@ -95,4 +98,27 @@ pub(super) fn matches(name: &str, pattern: &str) -> bool {
         name = &name[at + piece.len()..];
     }
     name.ends_with(last)
+}
+
+/// Names of everything beside a file that has its stem: `.shx` and `.dbf` go with a `.shp`.
+pub(super) fn beside(file: &Path) -> io::Result<Vec<String>> {
+    let (Some(folder), Some(stem)) = (file.parent(), file.file_stem().and_then(|stem| stem.to_str())) else {
+        return Ok(Vec::new());
+    };
+    let mut names: Vec<String> = Vec::new();
+    for entry in fs::read_dir(folder)?.flatten() {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let belongs = name.strip_prefix(stem).is_some_and(|rest| rest.starts_with('.'));
+        // Links are left out: where they lead was not checked.
+        if belongs && entry.path() != file && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            names.push(name);
+        }
+    }
+    names.sort();
+    if names.len() > MAX_SIDE_FILES {
+        let why =
+            format!("{} files begin with `{stem}.`; at most {MAX_SIDE_FILES} can go along", names.len());
+        return Err(io::Error::other(why));
+    }
+    Ok(names)
 }

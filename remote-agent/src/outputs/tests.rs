@@ -51,13 +51,15 @@ impl World {
             min_bytes: 0,
             max_bytes: None,
             sidecars: false,
+            upload: None,
             metadata: None,
         }
     }
 
     fn collect(&self, spec: Expected, with_shared: bool) -> Result<Outputs, Vec<Fault>> {
         let shared = self.shared();
-        collect(&[spec], &ExecutionId::new("e1").unwrap(), with_shared.then_some(shared.as_path()))
+        let delivery = Delivery { shared: with_shared.then_some(shared.as_path()), uploader: None };
+        collect(&[spec], &ExecutionId::new("e1").unwrap(), &delivery)
     }
 
     fn fault(&self, spec: Expected) -> String {
@@ -155,7 +157,7 @@ fn several_inline_outputs_share_one_message() {
     fs::write(world.work("file"), "x".repeat(60_000)).unwrap();
     let specs: Vec<Expected> =
         (0..3).map(|n| Expected { id: format!("r{n}"), ..world.complex("file", "text/plain") }).collect();
-    let faults = collect(&specs, &ExecutionId::new("e1").unwrap(), None).unwrap_err();
+    let faults = collect(&specs, &ExecutionId::new("e1").unwrap(), &Delivery::default()).unwrap_err();
     assert_eq!(faults.len(), 1);
     assert_eq!(as_error(&faults).kind, ErrorKind::OutputMissing("r2".into()));
 }

@@ -122,15 +122,9 @@ fn output(reading: &mut Reading<'_>, section: &str) -> Option<OutputSpec> {
     };
     let yes = |text: Option<String>| text.is_some_and(|text| text.trim().eq_ignore_ascii_case("true"));
     let upload = yes(reading.text(section, "upload_data")).then(|| reading.text(section, "upload_data_root"));
-    if upload.is_some() {
-        let why = "this agent does not upload results yet; the file goes the usual way";
-        reading.warn(
-            "upload-not-supported",
-            section,
-            "upload_data",
-            why,
-            "use the shared folder, or fetch the result from the orchestrator",
-        );
+    if upload.is_some() && !reading.context.uploads {
+        let why = "no upload server is configured; the file goes the usual way";
+        reading.warn("no-uploader", section, "upload_data", why, "add [UPLOADER] to remote.config");
     }
     let declared_media_types = reading.text(section, "output_mime_type");
     Some(OutputSpec {

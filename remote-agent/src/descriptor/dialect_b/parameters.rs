@@ -437,10 +437,11 @@ fn constant(object: &mut Object<'_, '_>) -> Option<ConstSpec> {
 /// Reads `[Output]`. `share` = file outputs go to the shared folder unless they say otherwise.
 pub(super) fn outputs(reading: &mut Reading<'_>, share: bool) -> Vec<OutputSpec> {
     let Some(section) = reading.doc.section("Output") else { return Vec::new() };
+    let uploads = reading.context.uploads;
     let mut outputs: Vec<OutputSpec> = Vec::new();
     for entry in &section.entries {
         let Some(mut object) = Object::open(reading, "Output", entry, &OUTPUT_MEMBERS) else { continue };
-        let Some(output) = output(&mut object, share) else { continue };
+        let Some(output) = output(&mut object, share, uploads) else { continue };
         if output.place == Place::Stdout && outputs.iter().any(|other| other.place == Place::Stdout) {
             object.error(
                 "source",
@@ -453,7 +454,7 @@ pub(super) fn outputs(reading: &mut Reading<'_>, share: bool) -> Vec<OutputSpec>
     outputs
 }
 
-fn output(object: &mut Object<'_, '_>, share: bool) -> Option<OutputSpec> {
+fn output(object: &mut Object<'_, '_>, share: bool, uploads: bool) -> Option<OutputSpec> {
     let (declared, entry) = object.kind()?;
     let (media_types, declared_media_types) = object.media_types(&entry);
     let crs = object.systems(entry.kind);
@@ -482,13 +483,9 @@ fn output(object: &mut Object<'_, '_>, share: bool) -> Option<OutputSpec> {
         }
     };
     let upload = object.flag("upload", false).then(|| object.text("upload_root"));
-    if upload.is_some() {
-        let why = "this agent does not upload results yet; the file goes the usual way";
-        object.warn(
-            "upload-not-supported",
-            why,
-            "use the shared folder, or fetch the result from the orchestrator",
-        );
+    if upload.is_some() && !uploads {
+        let why = "no upload server is configured; the file goes the usual way";
+        object.warn("no-uploader", why, "add [UPLOADER] to remote.config");
     }
     let publish = match object.member("publish").cloned() {
         None => Publish::default(),
@@ -519,7 +516,8 @@ fn output(object: &mut Object<'_, '_>, share: bool) -> Option<OutputSpec> {
         name: object.id.clone(),
         title: Some(object.text("title").unwrap_or_else(|| object.id.clone())),
         description: Some(object.text("description").unwrap_or_default()),
-        backup: object.flag("backup", share && entry.kind.is_complex()),
+        // Whoever wants an upload wants it instead, unless it says both.
+        backup: object.flag("backup", share && entry.kind.is_complex() && upload.is_none()),
         kind: entry.kind,
         declared,
         media_types,
