@@ -48,6 +48,7 @@ impl World {
             control,
             supervisor: vec![OsString::from(AGENT), OsString::from("supervise")],
             shared: None,
+            uploader: None,
             hidden_variables: vec![],
             forks: Default::default(),
         })
@@ -97,6 +98,7 @@ impl World {
                 min_bytes: 0,
                 max_bytes: None,
                 sidecars: false,
+                upload: None,
                 metadata: None,
             }],
             work_dir,
@@ -507,6 +509,7 @@ async fn a_full_disk_is_a_clear_failure_and_the_next_job_is_well() {
         control,
         supervisor: host.supervisor.clone(),
         shared: None,
+        uploader: None,
         hidden_variables: vec![],
         forks: Default::default(),
     });

@@ -24,6 +24,7 @@ pub fn measure(folder: &Path, jobs: usize) -> (Vec<Duration>, Vec<Duration>) {
             control: Control::open(&folder.join("control")).expect("the folder is new"),
             supervisor: vec![OsString::from(binary("wps-remote-agent")), OsString::from("supervise")],
             shared: None,
+            uploader: None,
             hidden_variables: vec![],
             forks: Forks::default(),
         });

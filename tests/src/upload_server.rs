@@ -80,6 +80,12 @@ impl UploadServer {
         }
     }
 
+    /// What it wrote, for messages.
+    pub fn log(&self) -> String {
+        let read = |name: &str| fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
+        format!("{}{}", read("server.log"), read("proftpd.log"))
+    }
+
     /// Ends it at once.
     pub fn kill(&mut self) {
         if let Some(program) = self.program.take() {
@@ -129,7 +135,9 @@ impl UploadServer {
     /// The lines of `[UPLOADER]` for it.
     pub fn config(&self) -> String {
         let folder = self.folder.path();
-        let account = format!("uploader_username = {USER}\nuploader_password = {PASSWORD}\n");
+        let secret = folder.join("password");
+        private(&secret, PASSWORD).expect("the temporary folder can be written to");
+        let account = format!("uploader_username = {USER}\nuploader_password_file = {}\n", secret.display());
         let class_and_trust = match self.protocol {
             Protocol::Ftp => {
                 format!("uploader_class_name = ftp\nuploader_allow_plaintext = true\n{account}")
@@ -148,9 +156,13 @@ impl UploadServer {
                 account_name(),
                 folder.join("user_key").display()
             ),
-            Protocol::S3 => format!(
-                "uploader_class_name = s3\nuploader_allow_plaintext = true\nuploader_bucket = {BUCKET}\nuploader_username = {S3_ACCOUNT}\nuploader_password = {S3_ACCOUNT}\n"
-            ),
+            Protocol::S3 => {
+                private(&secret, S3_ACCOUNT).expect("the temporary folder can be written to");
+                format!(
+                    "uploader_class_name = s3\nuploader_allow_plaintext = true\nuploader_bucket = {BUCKET}\nuploader_username = {S3_ACCOUNT}\nuploader_password_file = {}\n",
+                    secret.display()
+                )
+            }
         };
         format!("[UPLOADER]\nuploader_host = 127.0.0.1:{}\n{class_and_trust}", self.port)
     }
@@ -186,7 +198,9 @@ impl UploadServer {
                 "TLSEngine on\nTLSRequired on\nTLSRSACertificateFile {dir}/cert.pem\nTLSRSACertificateKeyFile {dir}/key.pem\n"
             ),
             Protocol::Sftp => {
-                format!("SFTPEngine on\nSFTPHostKey {dir}/host_key\nSFTPAuthMethods password\n")
+                format!(
+                    "SFTPEngine on\nSFTPHostKey {dir}/host_key\nSFTPAuthMethods password\nSFTPLog {dir}/proftpd.log\n"
+                )
             }
             _ => String::new(),
         };

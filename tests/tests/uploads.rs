@@ -32,8 +32,11 @@ fn uploader(lines: &str) -> wps_remote_agent::config::Uploader {
     let text = format!(
         "[DEFAULT]\naddress = 127.0.0.1\nport = 5222\ndomain = d\nuser = u\npassword = p\nmucService = c.d\nmucServicePassword = r\nresource_file_dir = /tmp\n{lines}"
     );
-    let around =
-        Surroundings { env: &|_| None, file: &|_| Err("no files".to_owned()), credential: &|_| None };
+    let around = Surroundings {
+        env: &|_| None,
+        file: &|path| fs::read_to_string(path).map_err(|error| error.to_string()),
+        credential: &|_| None,
+    };
     AgentConfig::parse(Path::new("/etc/remote.config"), text.as_bytes(), &around, "host")
         .unwrap()
         .uploader
@@ -78,7 +81,8 @@ fn the_same_bytes_arrive_whatever_the_server_speaks() {
         let parcels: Vec<Parcel> = contents.iter().map(|(name, _)| place(name)).collect();
         // Twice: a repetition after a crash of the agent finds everything there already.
         for _ in 0..2 {
-            let placed = send(&uploader, &parcels).unwrap_or_else(|error| panic!("{protocol:?}: {error}"));
+            let placed = send(&uploader, &parcels)
+                .unwrap_or_else(|error| panic!("{protocol:?}: {error}\n{}", server.log()));
             for ((name, bytes), placed) in contents.iter().zip(&placed) {
                 let there = server.file(&format!("deep/er/e1/out/{name}"));
                 assert!(fs::read(&there).unwrap() == *bytes, "{protocol:?} {name}");
@@ -103,8 +107,14 @@ fn what_fails_says_why() {
         let Some(mut server) = started("failing uploads", protocol) else { continue };
         let parcels = [parcel(&server, &file, "e1/out/a.txt")];
         if protocol != Protocol::SftpKey {
-            let key = if protocol == Protocol::S3 { "uploader_username = " } else { "uploader_password = " };
-            let wrong = server.config().replace(key, &format!("{key}not"));
+            let wrong = match protocol {
+                Protocol::S3 => server.config().replace("uploader_username = ", "uploader_username = not"),
+                _ => {
+                    let lines = server.config();
+                    let kept: Vec<&str> = lines.lines().filter(|line| !line.contains("password")).collect();
+                    format!("{}\nuploader_password = pass:word\n", kept.join("\n"))
+                }
+            };
             let error = send(&uploader(&wrong), &parcels).expect_err(server_name(protocol));
             assert!(matches!(error, UploadError::Login { .. }), "{protocol:?}: {error}");
             assert!(!error.to_string().contains("pass:word"), "{error}");

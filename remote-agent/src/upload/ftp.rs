@@ -4,6 +4,8 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 
+use rustls::version::TLS12;
+use rustls::{ALL_VERSIONS, AlertDescription, SupportedProtocolVersion};
 use suppaftp::types::{FileType, Mode};
 use suppaftp::{FtpError, FtpResult, RustlsConnector, RustlsFtpStream, Status};
 
@@ -73,7 +75,13 @@ fn connect(uploader: &Uploader) -> Result<RustlsFtpStream, UploadError> {
     let addresses: Vec<SocketAddr> = addresses.map_err(|error| failed(error.to_string()))?.collect();
     let mut last = failed("the name has no address".to_owned());
     for address in addresses {
-        match open(uploader, address) {
+        // Servers want the session of the control connection on every data connection. A session of TLS 1.2 can be used
+        // any number of times, a ticket of 1.3 once, and an upload reads no new ones.
+        let opened = match open(uploader, address, &[&TLS12]) {
+            Err(Opening::Version) => open(uploader, address, ALL_VERSIONS),
+            other => other,
+        };
+        match opened.map_err(|error| error.told(&server)) {
             Ok(stream) => return Ok(stream),
             // Another address of the same name has the same certificate and accounts.
             Err(error @ (UploadError::Trust { .. } | UploadError::Login { .. })) => return Err(error),
@@ -95,19 +103,54 @@ fn dial(address: SocketAddr) -> FtpResult<TcpStream> {
     with_limits(TcpStream::connect_timeout(&address, CONNECT).map_err(FtpError::ConnectionError)?)
 }
 
-fn open(uploader: &Uploader, address: SocketAddr) -> Result<RustlsFtpStream, UploadError> {
+/// Why no connection came to be.
+enum Opening {
+    /// The server does not speak this version of TLS.
+    Version,
+    Other(UploadError),
+}
+
+impl Opening {
+    fn told(self, server: &str) -> UploadError {
+        match self {
+            Self::Version => UploadError::Trust {
+                server: server.to_owned(),
+                why: "it speaks no version of TLS that is safe (1.2 and 1.3 are)".to_owned(),
+            },
+            Self::Other(error) => error,
+        }
+    }
+}
+
+impl From<UploadError> for Opening {
+    fn from(error: UploadError) -> Self {
+        Self::Other(error)
+    }
+}
+
+fn open(
+    uploader: &Uploader,
+    address: SocketAddr,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<RustlsFtpStream, Opening> {
     let server = uploader.server();
     let failed = |error: FtpError| match error {
-        FtpError::SecureError(why) => UploadError::Trust { server: server.clone(), why },
-        FtpError::ConnectionError(error) if is_about_trust(&error) => UploadError::Trust {
-            server: server.clone(),
-            why: format!("{error}; `uploader_ca_file` names certificates to trust"),
+        FtpError::SecureError(why) => Opening::Other(UploadError::Trust { server: server.clone(), why }),
+        FtpError::ConnectionError(error) => match tls_error(&error) {
+            Some(rustls::Error::AlertReceived(AlertDescription::ProtocolVersion)) => Opening::Version,
+            Some(_) => Opening::Other(UploadError::Trust {
+                server: server.clone(),
+                why: format!("{error}; `uploader_ca_file` names certificates to trust"),
+            }),
+            None => {
+                Opening::Other(UploadError::Connection { server: server.clone(), why: error.to_string() })
+            }
         },
-        other => UploadError::Connection { server: server.clone(), why: other.to_string() },
+        other => Opening::Other(UploadError::Connection { server: server.clone(), why: other.to_string() }),
     };
     let mut stream = match uploader.kind {
         UploaderKind::Ftps => {
-            let config = client_config(uploader)?;
+            let config = client_config(uploader, versions)?;
             let connector = RustlsConnector::from(Arc::new(config));
             if uploader.port == IMPLICIT {
                 let stream = RustlsFtpStream::connect_secure_implicit(address, connector, &uploader.host);
@@ -128,19 +171,18 @@ fn open(uploader: &Uploader, address: SocketAddr) -> Result<RustlsFtpStream, Upl
     stream.set_mode(if address.is_ipv6() { Mode::ExtendedPassive } else { Mode::Passive });
     stream.set_passive_nat_workaround(true);
     stream.login(uploader.user.as_str(), uploader.password.expose()).map_err(|error| match error {
-        FtpError::UnexpectedResponse(response) => UploadError::Login {
+        FtpError::UnexpectedResponse(response) => Opening::Other(UploadError::Login {
             server: server.clone(),
             user: uploader.user.clone(),
             why: String::from_utf8_lossy(&response.body).trim().chars().take(200).collect(),
-        },
+        }),
         other => failed(other),
     })?;
     stream.transfer_type(FileType::Binary).map_err(failed)?;
     Ok(stream)
 }
 
-/// Whether the system's error carries one of the TLS library about certificates.
-fn is_about_trust(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::InvalidData
-        && error.get_ref().is_some_and(|inner| inner.downcast_ref::<rustls::Error>().is_some())
+/// The error of the TLS library that the system's error carries.
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
 }

@@ -205,6 +205,3 @@ fn block_on<T>(
     })?;
     runtime.block_on(future)
 }
-
-#[cfg(test)]
-mod tests;

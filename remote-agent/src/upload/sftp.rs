@@ -204,10 +204,10 @@ async fn put(uploader: &Uploader, sftp: &SftpSession, parcel: &Parcel) -> Result
     if size.is_some_and(|size| size != sum.0) {
         return Err(refused(&format!("{} bytes arrived of {}", size.unwrap_or_default(), sum.0)));
     }
-    if sftp.rename(part.as_str(), target.as_str()).await.is_err() {
-        // Servers of the old protocol do not rename onto a name that is taken: by an earlier attempt of ours.
-        let _ = sftp.remove_file(target.as_str()).await;
-        sftp.rename(part.as_str(), target.as_str()).await.map_err(|error| refused(&error))?;
+    // Servers do not rename onto a name that is taken, by an earlier attempt of ours; some end the session over the try.
+    if sftp.try_exists(target.as_str()).await.map_err(|error| refused(&error))? {
+        sftp.remove_file(target.as_str()).await.map_err(|error| refused(&error))?;
     }
+    sftp.rename(part.as_str(), target.as_str()).await.map_err(|error| refused(&error))?;
     Ok(sum)
 }

@@ -6,17 +6,20 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion};
 
 use super::UploadError;
 use crate::config::Uploader;
 
 /// The system's certificates, or those of `uploader_ca_file`; nothing is checked with `uploader_insecure`.
-pub(super) fn client_config(uploader: &Uploader) -> Result<ClientConfig, UploadError> {
+pub(super) fn client_config(
+    uploader: &Uploader,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<ClientConfig, UploadError> {
     let trust = |why: String| UploadError::Trust { server: uploader.server(), why };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .map_err(|error| trust(error.to_string()))?;
     if uploader.insecure {
         tracing::warn!(server = %uploader.server(), "uploader_insecure: the server's certificate is not checked");
