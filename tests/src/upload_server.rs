@@ -75,7 +75,18 @@ impl UploadServer {
     /// Where an object or file of this path is kept.
     pub fn file(&self, path: &str) -> PathBuf {
         match self.protocol {
-            Protocol::S3 => self.files().join(BUCKET).join(format!("{path}._S3rver_object")),
+            // The store has its own way to write what is not plain in a name.
+            Protocol::S3 => {
+                let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+                let folder = self.files().join(BUCKET).join(folder);
+                let plain: String = name.chars().take_while(char::is_ascii_alphanumeric).collect();
+                let names =
+                    fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+                let found = names.filter_map(|name| name.into_string().ok());
+                let mut found =
+                    found.filter(|name| name.starts_with(&plain) && name.ends_with("_S3rver_object"));
+                folder.join(found.next().unwrap_or_default())
+            }
             _ => self.files().join(path),
         }
     }
