@@ -220,13 +220,16 @@ impl Fault {
     }
 }
 
+/// Sends files somewhere else; gives the address of each, or says why not.
+pub type Upload<'a> = dyn Fn(&[Parcel]) -> Result<Vec<String>, String> + 'a;
+
 /// The ways that results can go.
 #[derive(Clone, Copy, Default)]
 pub struct Delivery<'a> {
     /// The folder that the orchestrator also sees.
     pub shared: Option<&'a Path>,
     /// Sends files to the upload server; gives the address of each, or says why not.
-    pub uploader: Option<&'a dyn Fn(&[Parcel]) -> Result<Vec<String>, String>>,
+    pub uploader: Option<&'a Upload<'a>>,
 }
 
 /// All faults of one execution's outputs as the error that ends it.

@@ -17,7 +17,7 @@ use super::deliver::{Notes, upload};
 use super::ending::{self, Asked};
 use super::stdout::{Line, Reader};
 use super::{Event, Events, Host, Running};
-use crate::outputs::{Delivery, Parcel};
+use crate::outputs::{Delivery, Parcel, Upload};
 use crate::workdir::{Ending, Folder};
 
 /// How often the output file is looked at.
@@ -100,8 +100,7 @@ pub(super) async fn follow(
     let noted = notes.clone();
     let task = spawn_blocking(move || {
         let send = |parcels: &[Parcel]| upload(&whole, parcels, &noted);
-        let uploader: Option<&dyn Fn(&[Parcel]) -> Result<Vec<String>, String>> =
-            if whole.uploader.is_some() { Some(&send) } else { None };
+        let uploader: Option<&Upload<'_>> = if whole.uploader.is_some() { Some(&send) } else { None };
         let delivery = Delivery { shared: whole.shared.as_deref(), uploader };
         ending::make(&folder, &record, &delivery, asked, &last_lines, rules.as_mut())
     });
