@@ -3,6 +3,7 @@
 
 mod accounts;
 mod query;
+mod users;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -76,6 +77,16 @@ enum Command {
     Agents {
         #[command(flatten)]
         target: query::Target,
+    },
+    /// Manage the users who log in with a password
+    Users {
+        #[command(subcommand)]
+        action: users::UserAction,
+    },
+    /// Manage tokens that stand in for users
+    Tokens {
+        #[command(subcommand)]
+        action: users::TokenAction,
     },
     /// Manage the accounts of the embedded XMPP server
     Accounts {
@@ -161,6 +172,8 @@ async fn run(cli: Cli) -> ExitCode {
         }
         Command::Jobs { target, id, dismiss } => query::jobs(&config, &target, id.as_deref(), dismiss).await,
         Command::Agents { target } => query::agents(&config, &target).await,
+        Command::Users { action } => users::users(&config, action),
+        Command::Tokens { action } => users::tokens(&config, action),
         Command::Accounts { action } => accounts::act(&config, action),
         // Answered above, before the configuration was needed.
         Command::Check { .. } | Command::Config => ExitCode::SUCCESS,

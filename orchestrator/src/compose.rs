@@ -20,6 +20,7 @@ use wps_remote_xmpp::server::{
 use wps_remote_xmpp::session::SessionConfig;
 use wps_remote_xmpp::{BareJid, FullJid};
 
+use crate::access::{self, Access, AccessError};
 use crate::bus::{self, BusConfig, BusError};
 use crate::config::{Config, EmbeddedServer, Tls};
 use crate::driver::{self, Overview, Parts};
@@ -31,9 +32,15 @@ use crate::results::{Results, ResultsError};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
 
+/// File in the data folder with the secret that makes whoever can read it an operator for as long as we run.
+pub(crate) const LOCAL_SECRET: &str = "operator-token";
+
 /// Why the orchestrator does not start.
 #[derive(Debug, Error)]
 pub enum StartError {
+    /// Nobody could be told from anybody else.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// A folder or file cannot be used.
     #[error("failed to {what} {path}: {source}")]
     Io {
@@ -109,6 +116,13 @@ impl Running {
     }
 }
 
+/// Who may do what, with the secrets of this installation and of this run.
+fn access(config: &Config) -> Result<Arc<Access>, StartError> {
+    let key = access::installation_key(&config.data_dir.join("share-key"))?;
+    let local = access::local_secret(&config.data_dir.join(LOCAL_SECRET))?;
+    Ok(Arc::new(Access::new(config.access.clone(), key, Some(local))?))
+}
+
 /// Starts everything. When this returns, clients and agents can connect.
 pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, StartError> {
     memory::give_back_large_allocations();
@@ -118,6 +132,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     private_folder(&config.data_dir)?;
     let lock = lock(&config.data_dir)?;
     let room_password = room_password(&config)?;
+    let access = access(&config)?;
     let node = node(&config)?;
     let store = open_store(&config).await?;
     let results = Results::open(config.shared_dir.clone(), config.results_dir.clone())?;
@@ -178,6 +193,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let state = AppState::new(
         handles.jobs.clone(),
         Arc::new(config.http.clone()),
+        access,
         telemetry,
         handles.overview.clone(),
     );

@@ -1,6 +1,7 @@
 //! The orchestrator's configuration: every key with its default, unit and one line of documentation; what is wrong stops
 //! the start, what is unwise is warned about. Opens nothing but the file and the secret files that it names.
 
+mod access;
 mod geoserver;
 mod legacy;
 mod schema;
@@ -13,6 +14,7 @@ use thiserror::Error;
 use wps_remote_protocol::ini::settings::{Secret, Settings, Surroundings};
 use wps_remote_protocol::ini::{Document, Finding, IniError, Options};
 
+use crate::access::AccessConfig;
 use crate::bus::LegacyConfig;
 use crate::engine::Limits;
 use crate::http::{HttpConfig, ServiceInfo};
@@ -52,6 +54,8 @@ pub struct Config {
     pub references: Policy,
     /// Other identifiers of processes.
     pub aliases: Aliases,
+    /// Who may do what.
+    pub access: AccessConfig,
     /// The engine's times and bounds.
     pub limits: Limits,
     /// Pause between two questions for an agent's load.
@@ -311,6 +315,7 @@ impl Reader<'_> {
         let server = self.server(&data_dir);
         let xmpp = self.xmpp(server.as_ref());
         let http = self.http();
+        let access = self.access(&http, &data_dir);
         let references = self.references();
         let durability = match self.settings.text("store", "synchronous") {
             Some("normal") => Durability::Normal,
@@ -346,6 +351,7 @@ impl Reader<'_> {
             results_dir: below(&self, "results", "store_dir", "results"),
             references,
             aliases,
+            access,
             limits,
             heartbeat: self.seconds("limits", "heartbeat_s"),
             answer_timeout: self.seconds("limits", "answer_timeout_s"),

@@ -359,9 +359,9 @@ impl Jobs {
         Ok(())
     }
 
-    /// Newest jobs first, at most `limit`.
-    pub async fn list(&self, limit: u32) -> Result<Vec<Job>, Refusal> {
-        Ok(self.store.list(limit).await?)
+    /// Newest jobs first, of one owner or of all, at most `limit`.
+    pub async fn list(&self, owner: Option<&UserId>, limit: u32) -> Result<Vec<Job>, Refusal> {
+        Ok(self.store.list(owner, limit).await?)
     }
 
     fn watch(&self, id: JobId) -> Option<watch::Receiver<Arc<Job>>> {

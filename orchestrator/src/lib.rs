@@ -9,6 +9,7 @@
 //! | [`results`] | files of jobs |
 //! | [`matching`] | requests against descriptions |
 //! | [`jobs`] | the handle that faces use |
+//! | [`access`] | who is asking, and what it may do |
 //! | [`encoding`] | documents ⇄ our types |
 //! | [`http`] | routes, sizes, links, downloads |
 //! | [`telemetry`] | figures for operators |
@@ -17,6 +18,7 @@
 //! | [`config`], [`check`], [`cli`] | what the operator writes, examines, types |
 //! | [`compose`] | puts it all together; the only place that knows all modules |
 
+pub mod access;
 pub mod bus;
 mod chain;
 pub mod check;

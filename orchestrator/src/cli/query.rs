@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{complain, print};
+use crate::compose::LOCAL_SECRET;
 use crate::config::Config;
 
 /// Largest answer that is read.
@@ -24,7 +25,25 @@ pub(super) struct Target {
     json: bool,
 }
 
+/// Where to ask, and what makes us an operator there.
+struct Orchestrator {
+    address: String,
+    token: Option<String>,
+}
+
 impl Target {
+    /// The secret of this installation opens the orchestrator of this host; for others a token is lent by the environment.
+    fn orchestrator(&self, config: &Config) -> Orchestrator {
+        let lent = std::env::var("WPS_ORCHESTRATOR_TOKEN").ok();
+        let own = || std::fs::read_to_string(config.data_dir.join(LOCAL_SECRET)).ok();
+        let token = lent.or_else(|| if self.at.is_none() { own() } else { None });
+        let token = token.map(|token| token.trim().to_owned());
+        Orchestrator {
+            address: self.address(config),
+            token: token.filter(|t| t.bytes().all(|b| b.is_ascii_graphic())),
+        }
+    }
+
     fn address(&self, config: &Config) -> String {
         self.at.clone().unwrap_or_else(|| {
             let mut listen = config.http.listen;
@@ -37,7 +56,7 @@ impl Target {
 }
 
 pub(super) async fn jobs(config: &Config, target: &Target, id: Option<&str>, dismiss: bool) -> ExitCode {
-    let address = target.address(config);
+    let orchestrator = target.orchestrator(config);
     if let Some(id) = id
         && !id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
     {
@@ -46,17 +65,17 @@ pub(super) async fn jobs(config: &Config, target: &Target, id: Option<&str>, dis
     if dismiss {
         let path =
             format!("/wps?service=WPS&version=1.0.0&request=Dismiss&executionId={}", id.unwrap_or_default());
-        return match get(&address, &path).await {
+        return match get(&orchestrator, &path).await {
             Ok((200, _)) => {
                 print("dismissed\n");
                 ExitCode::SUCCESS
             }
             Ok((status, body)) => complain(1, format!("HTTP {status}: {}", body.trim())),
-            Err(error) => unreachable(&address, &error),
+            Err(error) => unreachable(&orchestrator.address, &error),
         };
     }
     let path = id.map_or_else(|| "/jobs".to_owned(), |id| format!("/jobs/{id}"));
-    show(&address, &path, target.json, |value| match value.get("jobs") {
+    show(&orchestrator, &path, target.json, |value| match value.get("jobs") {
         Some(list) => table(
             list,
             &[
@@ -75,7 +94,7 @@ pub(super) async fn jobs(config: &Config, target: &Target, id: Option<&str>, dis
 }
 
 pub(super) async fn agents(config: &Config, target: &Target) -> ExitCode {
-    show(&target.address(config), "/agents", target.json, |value| {
+    show(&target.orchestrator(config), "/agents", target.json, |value| {
         table(
             value.get("agents").unwrap_or(&Value::Null),
             &[
@@ -95,8 +114,14 @@ pub(super) async fn agents(config: &Config, target: &Target) -> ExitCode {
     .await
 }
 
-async fn show(address: &str, path: &str, json: bool, text: impl Fn(&Value) -> String) -> ExitCode {
-    match get(address, path).await {
+async fn show(
+    orchestrator: &Orchestrator,
+    path: &str,
+    json: bool,
+    text: impl Fn(&Value) -> String,
+) -> ExitCode {
+    let address = &orchestrator.address;
+    match get(orchestrator, path).await {
         Ok((200, body)) => match serde_json::from_str::<Value>(&body) {
             Ok(value) if !json => {
                 print(text(&value));
@@ -124,11 +149,14 @@ fn unreachable(address: &str, error: &std::io::Error) -> ExitCode {
 }
 
 /// One GET; HTTP/1.0, so that the end of the connection is the end of the answer.
-async fn get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
+async fn get(orchestrator: &Orchestrator, path: &str) -> std::io::Result<(u16, String)> {
+    let Orchestrator { address, token } = orchestrator;
+    let authorization =
+        token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
         let request = format!(
-            "GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: application/json\r\nConnection: close\r\n\r\n"
+            "GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: application/json\r\n{authorization}Connection: close\r\n\r\n"
         );
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();

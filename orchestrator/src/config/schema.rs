@@ -349,5 +349,10 @@ pub const SCHEMA: Schema = Schema {
                 .unit("s"),
             ],
         },
+        super::access::ACCESS,
+        super::access::OPENID,
+        super::access::OPENID_ROLES,
+        super::access::ROLE,
+        super::access::PROCESS,
     ],
 };

@@ -216,7 +216,7 @@ async fn what_does_not_fit_is_refused_before_anything_is_stored() {
         w.jobs.execute(new(vec![])).await.unwrap();
     }
     assert!(matches!(w.jobs.execute(new(vec![])).await, Err(Refusal::TooBusy { queued: 2 })));
-    assert_eq!(w.store.list(10).await.unwrap().len(), 3);
+    assert_eq!(w.store.list(None, 10).await.unwrap().len(), 3);
     w.stop().await;
 }
 

@@ -85,6 +85,12 @@ pub enum FaultKind {
     StorageNotSupported,
     /// There is no room left to keep something.
     NotEnoughStorage,
+    /// The caller must log in, or differently.
+    NotLoggedIn,
+    /// The caller is known and may not do this.
+    Forbidden,
+    /// Too many attempts from one address.
+    TooManyRequests,
     /// The queue is full, or we are stopping.
     TooBusy,
     /// The bytes are no request: not well-formed, wrong encoding, cut short.
@@ -127,6 +133,9 @@ impl FaultKind {
             Self::StorageNotSupported => ("StorageNotSupported", 400),
             Self::NotEnoughStorage => ("NotEnoughStorage", 400),
             Self::ResultNotReady | Self::Malformed => ("NoApplicableCode", 400),
+            Self::NotLoggedIn => ("NoApplicableCode", 401),
+            Self::Forbidden => ("NoApplicableCode", 403),
+            Self::TooManyRequests => ("NoApplicableCode", 429),
             Self::NotFound => ("NoApplicableCode", 404),
             Self::MethodNotAllowed => ("OperationNotSupported", 405),
             Self::TooSlow => ("NoApplicableCode", 408),
@@ -157,6 +166,9 @@ impl FaultKind {
             Self::UpdateSequence => ("InvalidUpdateSequence", 400),
             Self::StorageNotSupported => ("StorageNotSupported", 400),
             Self::Malformed => ("NoApplicableCode", 400),
+            Self::NotLoggedIn => ("NoApplicableCode", 401),
+            Self::Forbidden => ("NoApplicableCode", 403),
+            Self::TooManyRequests => ("NoApplicableCode", 429),
             Self::NotFound => ("NoApplicableCode", 404),
             Self::MethodNotAllowed => ("OperationNotSupported", 405),
             Self::TooSlow => ("NoApplicableCode", 408),

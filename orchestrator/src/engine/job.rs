@@ -94,6 +94,11 @@ impl UserId {
     pub fn anonymous() -> Self {
         Self("anonymous".to_owned())
     }
+
+    /// Whether nobody in particular is meant.
+    pub fn is_anonymous(&self) -> bool {
+        self.0 == "anonymous"
+    }
 }
 
 /// What a client asked for beside the inputs: the shape of the answer. Stored, because status documents repeat it.

@@ -1,7 +1,9 @@
 //! For operators and monitors: health, figures, agents and jobs, as JSON and as Prometheus text.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode, Uri, header};
@@ -9,11 +11,14 @@ use axum::response::Response;
 use serde_json::{Value, json};
 use wps_remote_protocol::{Content, Output};
 
-use super::{AppState, Operation, report};
+use super::auth::{Asking, now};
+use super::{AppState, Operation, report, run};
+use crate::encoding::delivery;
 use crate::encoding::iso_time;
 use crate::encoding::kvp::Query;
 use crate::encoding::{Fault, FaultKind};
 use crate::engine::job::{Job, JobId, JobState, LogLine};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// Jobs in one answer, unless the client says otherwise.
 const LISTED: u32 = 100;
@@ -52,7 +57,10 @@ pub(super) async fn metrics(State(state): State<AppState>) -> Response {
 }
 
 /// All agents that are present.
-pub(super) async fn agents(State(state): State<AppState>) -> Response {
+pub(super) async fn agents(State(state): State<AppState>, Extension(asking): Extension<Asking>) -> Response {
+    if !asking.caller.is_operator() {
+        return report(&asking.denied("see the agents"));
+    }
     let overview = state.overview.borrow().clone();
     let agents: Vec<Value> = overview
         .agents
@@ -76,29 +84,33 @@ pub(super) async fn agents(State(state): State<AppState>) -> Response {
 }
 
 /// The newest jobs; `?limit=n`.
-pub(super) async fn jobs(State(state): State<AppState>, uri: Uri) -> Response {
+pub(super) async fn jobs(
+    State(state): State<AppState>,
+    Extension(asking): Extension<Asking>,
+    uri: Uri,
+) -> Response {
     let limit = Query::parse(uri.query().unwrap_or_default()).and_then(|query| query.get("limit"));
     let limit = match limit {
         Ok(limit) => limit.and_then(|text| text.parse().ok()).unwrap_or(LISTED).clamp(1, MAX_LISTED),
         Err(fault) => return report(&fault),
     };
-    match state.jobs.list(limit).await {
+    match run::jobs_of(&state, &asking, limit).await {
         Ok(jobs) => {
             let jobs: Vec<Value> = jobs.iter().map(job).collect();
             answer("jobs", StatusCode::OK, &json!({ "jobs": jobs }))
         }
-        Err(refusal) => report(&refusal.into()),
+        Err(fault) => report(&fault),
     }
 }
 
 /// One job, with its log.
-pub(super) async fn one_job(State(state): State<AppState>, Path(id): Path<String>) -> Response {
-    let found = match id.parse::<JobId>() {
-        Ok(id) => state.jobs.view(id).await,
-        Err(_) => Ok(None),
-    };
-    match found {
-        Ok(Some(found)) => {
+pub(super) async fn one_job(
+    State(state): State<AppState>,
+    Extension(asking): Extension<Asking>,
+    Path(id): Path<String>,
+) -> Response {
+    match job_of(&state, &asking, &id).await {
+        Ok(found) => {
             let mut entry = job(&found);
             let line = |line: &LogLine| json!({ "at": iso_time(line.at), "level": line.level.to_string(), "text": line.text });
             if let Some(entry) = entry.as_object_mut() {
@@ -106,9 +118,55 @@ pub(super) async fn one_job(State(state): State<AppState>, Path(id): Path<String
             }
             answer("job", StatusCode::OK, &entry)
         }
-        Ok(None) => report(&Fault::new(FaultKind::NotFound, "there is no such job")),
-        Err(refusal) => report(&refusal.into()),
+        Err(fault) => report(&fault),
     }
+}
+
+async fn job_of(state: &AppState, asking: &Asking, id: &str) -> Result<Arc<Job>, Fault> {
+    let none = || Fault::new(FaultKind::NotFound, "there is no such job");
+    let id: JobId = id.parse().map_err(|_| none())?;
+    let found = state.jobs.view(id).await?.filter(|job| asking.caller.may_see(&job.owner));
+    found.ok_or_else(none)
+}
+
+/// Links to the results of a job that open for whoever has them, for `?hours=n` at most as long as the configuration says.
+pub(super) async fn share(
+    State(state): State<AppState>,
+    Extension(asking): Extension<Asking>,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Response {
+    let query = Query::parse(uri.query().unwrap_or_default()).and_then(|query| query.get("hours"));
+    let hours = match query {
+        Ok(hours) => hours,
+        Err(fault) => return report(&fault),
+    };
+    let found = match job_of(&state, &asking, &id).await {
+        Ok(found) => found,
+        Err(fault) => return report(&fault),
+    };
+    let longest = state.access.config().link_ttl_s;
+    let seconds = match hours.map(|text| text.parse::<u64>()) {
+        None => longest,
+        Some(Ok(hours)) if hours > 0 => hours.saturating_mul(3600).min(longest),
+        Some(_) => return report(&Fault::invalid("hours", "is a whole number from 1")),
+    };
+    if !asking.caller.scope.execute {
+        return report(&asking.denied("share results with this token"));
+    }
+    let until = now().plus_ms(seconds.saturating_mul(1000));
+    let query = state.access.shares().query(found.id, until);
+    let links: serde_json::Map<String, Value> = delivery::deliveries(&found)
+        .iter()
+        .map(|delivery| {
+            let part = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+            let (output, file) = (part(&delivery.output.id), part(&delivery.file_name()));
+            let path = format!("/outputs/{}/{output}/{file}?{query}", found.id);
+            (delivery.output.id.clone(), Value::String(path))
+        })
+        .collect();
+    state.access.audit().did(&asking.caller, asking.from, "share", &found.id.to_string());
+    answer("share", StatusCode::OK, &json!({ "job": found.id, "until": iso_time(until), "links": links }))
 }
 
 fn job(job: &Job) -> Value {

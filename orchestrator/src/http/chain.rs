@@ -14,6 +14,7 @@ use tokio::io::AsyncWriteExt;
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
+use super::files::Visitor;
 use super::wps::{self, Arrival};
 use super::{AppState, PATHS, files};
 use crate::encoding::Fault;
@@ -143,9 +144,16 @@ impl Chain<'_> {
                     ended.unwrap_or_else(|error| Err(super::internal("a request ended early", &error)));
                 answer.map_err(failed)?
             }
-            Place::Output([job, output, name]) => {
-                files::find(self.state, &job, &output, &name, &HeaderMap::new()).await.map_err(failed)?
-            }
+            Place::Output([job, output, name]) => files::find(
+                self.state,
+                &Visitor::within(&self.arrival.asking),
+                &job,
+                &output,
+                &name,
+                &HeaderMap::new(),
+            )
+            .await
+            .map_err(failed)?,
             Place::Foreign => {
                 let why = format!(
                     "`{PSEUDO_HOST}` stands for the GeoServer that the request was written for; here it has /wps and /ows only \

@@ -16,12 +16,14 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 use wps_remote_protocol::{Content, Value};
 
+use super::auth::{Asking, now};
 use super::guard::method_not_allowed;
 use super::{AppState, Operation, RequestId, report};
 use crate::encoding::delivery::{self, Delivery};
+use crate::encoding::kvp::Query;
 use crate::encoding::wps1::response::box_document;
 use crate::encoding::{Fault, FaultKind, clip};
-use crate::engine::job::JobId;
+use crate::engine::job::{Job, JobId};
 
 /// Size of the pieces in which a file goes out, in bytes.
 const PIECE: usize = 256 * 1024;
@@ -35,7 +37,10 @@ pub(super) async fn download(
     let (parts, _) = request.into_parts();
     let answered = match path {
         _ if !matches!(parts.method, Method::GET | Method::HEAD) => Err(method_not_allowed(&parts.method)),
-        Ok(Path((job, output, file))) => find(&state, &job, &output, &file, &parts.headers).await,
+        Ok(Path((job, output, file))) => {
+            let visitor = Visitor::of(&parts);
+            find(&state, &visitor, &job, &output, &file, &parts.headers).await
+        }
         Err(_) => Err(not_found()),
     };
     told(answered, &parts)
@@ -50,7 +55,9 @@ pub(super) async fn input(
     let (parts, _) = request.into_parts();
     let answered = match path {
         _ if !matches!(parts.method, Method::GET | Method::HEAD) => Err(method_not_allowed(&parts.method)),
-        Ok(Path((job, n))) => find_input(&state, &job, n, &parts.headers).await,
+        Ok(Path((job, n))) => {
+            find_input(&state, &Asking::of(&parts.extensions), &job, n, &parts.headers).await
+        }
         Err(_) => Err(not_found()),
     };
     told(answered, &parts)
@@ -68,9 +75,18 @@ fn told(answered: Result<Response, Fault>, parts: &Parts) -> Response {
     response
 }
 
-async fn find_input(state: &AppState, job: &str, n: usize, headers: &HeaderMap) -> Result<Response, Fault> {
+async fn find_input(
+    state: &AppState,
+    asking: &Asking,
+    job: &str,
+    n: usize,
+    headers: &HeaderMap,
+) -> Result<Response, Fault> {
     let id: JobId = job.parse().map_err(|_| not_found())?;
     let job = state.jobs.view(id).await?.filter(|job| job.form.lineage).ok_or_else(not_found)?;
+    if !asking.caller.may_see(&job.owner) {
+        return Err(not_found());
+    }
     let input = job.inputs.get(n).ok_or_else(not_found)?;
     let Value::Complex { content: Content::Shared(_), media_type, .. } = &input.value else {
         return Err(not_found());
@@ -79,9 +95,46 @@ async fn find_input(state: &AppState, job: &str, n: usize, headers: &HeaderMap) 
     stream(&state.jobs.results().kept_input(id, n), None, media_type, &name, headers).await
 }
 
+/// Who wants a result, and the signature that its link may carry.
+pub(super) struct Visitor {
+    asking: Asking,
+    /// End and signature.
+    link: Option<(String, String)>,
+}
+
+impl Visitor {
+    /// Another request of this caller, from within.
+    pub(super) fn within(asking: &Asking) -> Self {
+        Self { asking: asking.clone(), link: None }
+    }
+
+    fn of(parts: &Parts) -> Self {
+        let query = Query::parse(parts.uri.query().unwrap_or_default()).ok();
+        let value = |name: &str| query.as_ref().and_then(|query| query.get(name).ok().flatten());
+        let link = value("until").zip(value("signature"));
+        Self { asking: Asking::of(&parts.extensions), link }
+    }
+
+    fn may_have(&self, state: &AppState, job: &Job) -> bool {
+        // A service that wants a login from everybody wants it for what nobody owns, too.
+        let nobody = self.asking.caller.roles.is_empty();
+        let signed = self
+            .link
+            .as_ref()
+            .is_some_and(|(until, signature)| state.access.shares().opens(job.id, until, signature, now()));
+        signed || (!nobody && self.asking.caller.may_see(&job.owner))
+    }
+
+    /// Others' results do not exist for those who have logged in; a login may help the rest.
+    fn refused(&self) -> Fault {
+        if self.asking.caller.is_logged_in() { not_found() } else { self.asking.denied("fetch this result") }
+    }
+}
+
 /// A result by the parts of its address.
 pub(super) async fn find(
     state: &AppState,
+    visitor: &Visitor,
     job: &str,
     output: &str,
     file: &str,
@@ -89,6 +142,9 @@ pub(super) async fn find(
 ) -> Result<Response, Fault> {
     let id: JobId = job.parse().map_err(|_| not_found())?;
     let job = state.jobs.view(id).await?.ok_or_else(not_found)?;
+    if !visitor.may_have(state, &job) {
+        return Err(visitor.refused());
+    }
     let delivery = delivery::one(&job, Some(output)).map_err(|_| not_found())?;
     if delivery.file_name() != file {
         return Err(not_found());

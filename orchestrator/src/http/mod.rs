@@ -10,6 +10,7 @@
 //! | `/`, `/health`, `/metrics`, `/agents`, `/jobs` | for people and monitors |
 
 mod admin;
+mod auth;
 mod body;
 mod cache;
 mod chain;
@@ -32,10 +33,11 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::driver::Overview;
 use crate::encoding::{Face, Fault, FaultKind, ows};
 use crate::jobs::{Jobs, Refusal};
@@ -100,6 +102,7 @@ const BODY_UNIT: u64 = 64 * 1024;
 pub struct AppState {
     jobs: Jobs,
     config: Arc<HttpConfig>,
+    access: Arc<Access>,
     telemetry: Arc<Telemetry>,
     overview: watch::Receiver<Arc<Overview>>,
     bodies: Arc<Semaphore>,
@@ -112,6 +115,7 @@ impl AppState {
     pub fn new(
         jobs: Jobs,
         config: Arc<HttpConfig>,
+        access: Arc<Access>,
         telemetry: Arc<Telemetry>,
         overview: watch::Receiver<Arc<Overview>>,
     ) -> Self {
@@ -120,6 +124,7 @@ impl AppState {
         Self {
             jobs,
             config,
+            access,
             telemetry,
             overview,
             bodies: Arc::new(Semaphore::new(units)),
@@ -141,6 +146,7 @@ pub fn router(state: AppState) -> Router {
         .route("/agents", get(admin::agents))
         .route("/jobs", get(admin::jobs))
         .route("/jobs/{id}", get(admin::one_job))
+        .route("/jobs/{id}/share", post(admin::share))
         .route("/outputs/{job}/{output}/{file}", any(files::download))
         .route("/inputs/{job}/{n}", any(files::input));
     for path in PATHS {
@@ -149,6 +155,7 @@ pub fn router(state: AppState) -> Router {
     router
         .fallback(guard::nothing_here)
         .method_not_allowed_fallback(guard::wrong_method)
+        .layer(axum::middleware::from_fn_with_state(state.clone(), auth::identify))
         .layer(axum::middleware::from_fn_with_state(state.clone(), guard::around))
         .with_state(state)
 }

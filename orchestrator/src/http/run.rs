@@ -7,12 +7,14 @@ use std::time::Duration;
 use wps_remote_protocol::{Content, ProcessDescription, Value};
 
 use super::AppState;
+use super::auth::Asking;
 use super::cache::{Document, Key};
+use crate::access::Verdict;
 use crate::encoding::delivery::{self, Files};
 use crate::encoding::ows::Identifiers;
 use crate::encoding::{Face, Fault, FaultKind};
 use crate::engine::job::{Job, JobId};
-use crate::jobs::Jobs;
+use crate::jobs::{Catalogue, Jobs};
 
 /// How long a Dismiss waits for the confirmation that everything has ended.
 const DISMISS_WAIT: Duration = Duration::from_secs(2);
@@ -21,20 +23,66 @@ pub(super) fn described(
     state: &AppState,
     face: Face,
     identifiers: Identifiers,
+    asking: &Asking,
     document: impl Fn(&[Arc<ProcessDescription>]) -> String,
 ) -> Result<Document, Fault> {
     let catalogue = state.jobs.catalogue();
     let (key, wanted) = match identifiers {
-        Identifiers::All => (Key::All, catalogue.processes.values().cloned().collect::<Vec<_>>()),
+        Identifiers::All => {
+            let key = audience(state, asking).map_or(Key::All, |audience| Key::Some(vec![audience]));
+            (key, listed(state, asking, &catalogue))
+        }
         Identifiers::Some(names) => {
             let find = |name: &String| {
-                catalogue.processes.get(name).cloned().ok_or_else(|| Fault::no_such_process(name))
+                let found =
+                    catalogue.processes.get(name).cloned().ok_or_else(|| Fault::no_such_process(name))?;
+                match state.access.rules().may_describe(&asking.caller, &found.id) {
+                    Verdict::Allowed => Ok(found),
+                    Verdict::Hidden => Err(Fault::no_such_process(name)),
+                    Verdict::Denied => Err(asking.denied(&format!("see the process `{name}`"))),
+                }
             };
             let wanted = names.iter().map(find).collect::<Result<Vec<_>, _>>()?;
             (Key::Some(names), wanted)
         }
     };
     Ok(state.documents.get(face, catalogue.version, key, || document(&wanted)))
+}
+
+/// What tells documents for this caller from those for others; `None` where all get the same.
+pub(super) fn audience(state: &AppState, asking: &Asking) -> Option<String> {
+    let open = state.access.rules().are_open();
+    // A line break is in no identifier and no address.
+    (!open).then(|| format!("\n{}", asking.caller.role_names().join("\n")))
+}
+
+/// The processes that stand in lists for this caller.
+pub(super) fn listed(
+    state: &AppState,
+    asking: &Asking,
+    catalogue: &Catalogue,
+) -> Vec<Arc<ProcessDescription>> {
+    let rules = state.access.rules();
+    let all = catalogue.processes.values();
+    all.filter(|process| rules.lists(&asking.caller, &process.id)).cloned().collect()
+}
+
+/// The process that this caller means by a name, for reading its request.
+pub(super) fn named(state: &AppState, asking: &Asking, id: &str) -> Option<Arc<ProcessDescription>> {
+    let found = state.jobs.catalogue().processes.get(id).cloned()?;
+    let verdict = state.access.rules().may_execute(&asking.caller, &found.id);
+    (verdict != Verdict::Hidden).then_some(found)
+}
+
+/// Whether this caller may execute a process.
+pub(super) fn admit(state: &AppState, asking: &Asking, id: &str) -> Result<(), Fault> {
+    // What is not there is told by whoever looks for it.
+    let Some(found) = state.jobs.catalogue().processes.get(id).cloned() else { return Ok(()) };
+    match state.access.rules().may_execute(&asking.caller, &found.id) {
+        Verdict::Allowed => Ok(()),
+        Verdict::Hidden => Err(Fault::no_such_process(id)),
+        Verdict::Denied => Err(asking.denied(&format!("execute the process `{id}`"))),
+    }
 }
 
 /// A client cannot know a later version of the catalogue than ours (OGC 06-121r3 §7.3.4).
@@ -49,8 +97,22 @@ pub(super) fn check_update_sequence(known: Option<u64>, current: u64) -> Result<
 }
 
 /// The job, or the fault that there is none.
-pub(super) async fn view(state: &AppState, id: JobId) -> Result<Arc<Job>, Fault> {
-    state.jobs.view(id).await?.ok_or_else(|| Fault::no_such_job(&id.to_string()))
+pub(super) async fn view(state: &AppState, asking: &Asking, id: JobId) -> Result<Arc<Job>, Fault> {
+    let found = state.jobs.view(id).await?.filter(|job| asking.caller.may_see(&job.owner));
+    found.ok_or_else(|| Fault::no_such_job(&id.to_string()))
+}
+
+/// The newest jobs that this caller sees in lists: everybody's, or its own. What nobody owns is in no list but the
+/// operators', since its id is all that protects it.
+pub(super) async fn jobs_of(state: &AppState, asking: &Asking, limit: u32) -> Result<Vec<Job>, Fault> {
+    let caller = &asking.caller;
+    if caller.sees_all() {
+        return Ok(state.jobs.list(None, limit).await?);
+    }
+    if !caller.is_logged_in() {
+        return Ok(Vec::new());
+    }
+    Ok(state.jobs.list(Some(&caller.user), limit).await?)
 }
 
 /// The job when it has ended, or as it is when the time that a request may take is over, or our own end is near: the job
@@ -83,7 +145,12 @@ pub(super) fn still_running(state: &AppState, status_url: &str) -> Fault {
 }
 
 /// Gives a job up. With a little patience the answer can tell what was ended.
-pub(super) async fn dismiss(state: &AppState, id: JobId) -> Result<Arc<Job>, Fault> {
+pub(super) async fn dismiss(state: &AppState, asking: &Asking, id: JobId) -> Result<Arc<Job>, Fault> {
+    view(state, asking, id).await?;
+    if !asking.caller.scope.execute {
+        return Err(asking.denied("dismiss jobs with this token"));
+    }
+    state.access.audit().did(&asking.caller, asking.from, "dismiss", &id.to_string());
     let job = state.jobs.dismiss(id).await?.ok_or_else(|| Fault::no_such_job(&id.to_string()))?;
     if job.state.is_final() {
         return Ok(job);

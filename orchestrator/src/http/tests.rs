@@ -1,5 +1,6 @@
 //! The whole HTTP side over real sockets, with a stand-in for the driver.
 
+mod access;
 mod chain;
 mod clients;
 mod hostile;

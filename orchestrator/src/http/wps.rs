@@ -5,6 +5,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, Uri, header};
 use axum::response::Response;
 
+use super::auth::Asking;
 use super::body;
 use super::chain::Position;
 use super::guard::method_not_allowed;
@@ -12,7 +13,6 @@ use super::{AppState, Operation, Peer, RequestId, links, report_on, wps1, wps2};
 use crate::encoding::kvp::Query;
 use crate::encoding::wps2::WPS_2_0;
 use crate::encoding::{Face, Fault, FaultKind, xml};
-use crate::engine::job::UserId;
 
 /// Bodies above this size are decoded on a thread of their own (bytes), so that others are not kept waiting.
 const LONG: usize = 256 * 1024;
@@ -29,7 +29,7 @@ pub(super) struct Arrival {
     /// Address below which inputs of jobs are that repeat them.
     pub(super) inputs_url: String,
     /// Who asks.
-    pub(super) owner: UserId,
+    pub(super) asking: Asking,
     /// Whether it came from another request to us.
     pub(super) position: Position,
     /// By POST.
@@ -41,13 +41,13 @@ pub(super) struct Arrival {
 }
 
 impl Arrival {
-    fn new(base: String, path: &str, method: &Method) -> Self {
+    fn new(base: String, path: &str, method: &Method, asking: Asking) -> Self {
         Self {
             service_url: format!("{base}{}", path.trim_end_matches('/')),
             outputs_url: format!("{base}/outputs"),
             inputs_url: format!("{base}/inputs"),
             base,
-            owner: UserId::anonymous(),
+            asking,
             position: Position::default(),
             post: *method == Method::POST,
             head: *method == Method::HEAD,
@@ -58,7 +58,8 @@ impl Arrival {
     /// That of a request that this one leads to.
     pub(super) fn within(&self, path: &str, post: bool, position: Position) -> Self {
         let method = if post { Method::POST } else { Method::GET };
-        Self { owner: self.owner.clone(), position, ..Self::new(self.base.clone(), path, &method) }
+        let asking = self.asking.clone();
+        Self { position, ..Self::new(self.base.clone(), path, &method, asking) }
     }
 
     /// Address of a job's status document.
@@ -101,15 +102,16 @@ async fn handle(
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
     let base = links::base(&state.config, request.headers(), request.uri(), peer);
     let method = request.method().clone();
-    let mut arrival = Arrival::new(base, request.uri().path(), &method);
+    let asking = Asking::of(request.extensions());
+    let mut arrival = Arrival::new(base, request.uri().path(), &method, asking.clone());
     if !arrival.post {
         let known = request.headers().iter().filter(|(name, _)| **name == header::IF_NONE_MATCH);
         arrival.headers = known.map(|(name, value)| (name.clone(), value.clone())).collect();
     }
     let uri = request.uri().clone();
     let asked = match method {
-        Method::GET | Method::HEAD => from_query(state, &query(&uri)?, face)?,
-        Method::POST => from_post(state, request, &uri, face).await?,
+        Method::GET | Method::HEAD => from_query(state, &asking, &query(&uri)?, face)?,
+        Method::POST => from_post(state, &asking, request, &uri, face).await?,
         other => return Err(method_not_allowed(&other)),
     };
     let name = match &asked {
@@ -142,9 +144,9 @@ pub(super) async fn within(
     let asked = match document {
         Some(document) => {
             face = face_of_document(document)?;
-            from_document(state, face, document)?
+            from_document(state, &arrival.asking, face, document)?
         }
-        None => from_query(state, &Query::parse(query)?, &mut face)?,
+        None => from_query(state, &arrival.asking, &Query::parse(query)?, &mut face)?,
     };
     answer(state, arrival, asked).await
 }
@@ -162,10 +164,10 @@ fn query(uri: &Uri) -> Result<Query, Fault> {
     Query::parse(uri.query().unwrap_or_default())
 }
 
-fn from_query(state: &AppState, query: &Query, face: &mut Face) -> Result<Asked, Fault> {
+fn from_query(state: &AppState, asking: &Asking, query: &Query, face: &mut Face) -> Result<Asked, Fault> {
     *face = face_of_query(query, *face)?;
     match face {
-        Face::Wps1 => wps1::from_query(state, query).map(Asked::Wps1),
+        Face::Wps1 => wps1::from_query(state, asking, query).map(Asked::Wps1),
         Face::Wps2 => wps2::from_query(query).map(Asked::Wps2),
     }
 }
@@ -194,13 +196,19 @@ fn face_of_query(query: &Query, default: Face) -> Result<Face, Fault> {
     Ok(query.get("version")?.and_then(|version| known(&version)).unwrap_or(default))
 }
 
-async fn from_post(state: &AppState, request: Request, uri: &Uri, face: &mut Face) -> Result<Asked, Fault> {
+async fn from_post(
+    state: &AppState,
+    asking: &Asking,
+    request: Request,
+    uri: &Uri,
+    face: &mut Face,
+) -> Result<Asked, Fault> {
     let (parts, body) = request.into_parts();
     let received = body::receive(state, &parts.headers, body).await?;
     let first = received.bytes.iter().position(|b| !b.is_ascii_whitespace());
     let Some(first) = first else {
         *face = face_of_query(&query(uri)?, *face)?;
-        return wps1::from_empty_post(state, &query(uri)?).map(Asked::Wps1);
+        return wps1::from_empty_post(state, asking, &query(uri)?).map(Asked::Wps1);
     };
     // Many clients name a wrong type, or none; what counts is what is there.
     if !matches!(received.bytes[first], b'<' | 0xEF | 0xFE | 0xFF) {
@@ -215,17 +223,17 @@ async fn from_post(state: &AppState, request: Request, uri: &Uri, face: &mut Fac
     *face = face_of_document(document)?;
     let face = *face;
     if document.len() <= LONG {
-        return from_document(state, face, document);
+        return from_document(state, asking, face, document);
     }
-    let state = state.clone();
-    let decode = move || from_document(&state, face, &received.bytes[first..]);
+    let (state, asking) = (state.clone(), asking.clone());
+    let decode = move || from_document(&state, &asking, face, &received.bytes[first..]);
     let decoded = tokio::task::spawn_blocking(decode).await;
     decoded.unwrap_or_else(|error| Err(super::internal("a request could not be decoded", &error)))
 }
 
-fn from_document(state: &AppState, face: Face, document: &[u8]) -> Result<Asked, Fault> {
+fn from_document(state: &AppState, asking: &Asking, face: Face, document: &[u8]) -> Result<Asked, Fault> {
     match face {
-        Face::Wps1 => wps1::from_document(state, document).map(Asked::Wps1),
-        Face::Wps2 => wps2::from_document(state, document).map(Asked::Wps2),
+        Face::Wps1 => wps1::from_document(state, asking, document).map(Asked::Wps1),
+        Face::Wps2 => wps2::from_document(state, asking, document).map(Asked::Wps2),
     }
 }

@@ -3,6 +3,7 @@
 use axum::http::HeaderMap;
 use axum::response::Response;
 
+use super::auth::Asking;
 use super::cache::Key;
 use super::chain::Chain;
 use super::wps::Arrival;
@@ -22,71 +23,78 @@ pub(super) use crate::encoding::wps1::request::Request;
 /// Most jobs in the answer to GetExecutions.
 const MAX_LISTED: u32 = 200;
 /// A request from a query.
-pub(super) fn from_query(state: &AppState, query: &Query) -> Result<Request, Fault> {
-    let catalogue = state.jobs.catalogue();
-    request::from_kvp(query, &|id| catalogue.processes.get(id).cloned())
+pub(super) fn from_query(state: &AppState, asking: &Asking, query: &Query) -> Result<Request, Fault> {
+    request::from_kvp(query, &|id| run::named(state, asking, id))
 }
 
 /// A request from a document.
-pub(super) fn from_document(state: &AppState, bytes: &[u8]) -> Result<Request, Fault> {
-    let catalogue = state.jobs.catalogue();
-    request::from_xml(bytes, &|id| catalogue.processes.get(id).cloned())
+pub(super) fn from_document(state: &AppState, asking: &Asking, bytes: &[u8]) -> Result<Request, Fault> {
+    request::from_xml(bytes, &|id| run::named(state, asking, id))
 }
 
 /// A POST without a body: only the polls of the vendor operations come that way (OGC 05-007r7 §8.2.1 forbids the rest).
-pub(super) fn from_empty_post(state: &AppState, query: &Query) -> Result<Request, Fault> {
+pub(super) fn from_empty_post(state: &AppState, asking: &Asking, query: &Query) -> Result<Request, Fault> {
     let operation = query.get("request")?.unwrap_or_default().to_ascii_lowercase();
     if ["getexecutionstatus", "getexecutionresult", "dismiss"].contains(&operation.as_str()) {
-        return from_query(state, query);
+        return from_query(state, asking, query);
     }
     Err(Fault::malformed("the body of the POST is empty; send a document, or the query by GET"))
 }
 
 /// Carries a request out.
 pub(super) async fn answer(state: &AppState, arrival: &Arrival, asked: Request) -> Result<Response, Fault> {
+    let asking = &arrival.asking;
     match asked {
         Request::GetCapabilities { update_sequence } => capabilities(state, arrival, update_sequence),
         Request::DescribeProcess(identifiers) => {
-            let described = run::described(state, Face::Wps1, identifiers, describe::document)?;
+            let described = run::described(state, Face::Wps1, identifiers, asking, describe::document)?;
             Ok(described.answer(&arrival.headers))
         }
         Request::Execute(execute) => self::execute(state, arrival, *execute).await,
         Request::GetExecutionStatus(id) => {
-            let job = run::view(state, id).await?;
+            let job = run::view(state, asking, id).await?;
             Ok(document(state, arrival, &job, Told::Status).await)
         }
         Request::GetExecutionResult { job, output, media_type } => {
-            let job = run::view(state, job).await?;
+            let job = run::view(state, asking, job).await?;
             let delivery = delivery::one(&job, output.as_deref())?;
             raw(state, &delivery, media_type.as_deref()).await
         }
         Request::Dismiss(id) => {
-            let job = run::dismiss(state, id).await?;
+            let job = run::dismiss(state, asking, id).await?;
             Ok(document(state, arrival, &job, Told::Dismissed).await)
         }
         Request::GetExecutions => {
-            let jobs = state.jobs.list(MAX_LISTED).await?;
+            let jobs = run::jobs_of(state, asking, MAX_LISTED).await?;
             Ok(xml(response::list(&jobs, |job| arrival.status_url(job.id))))
         }
     }
 }
 
 fn capabilities(state: &AppState, arrival: &Arrival, known: Option<u64>) -> Result<Response, Fault> {
+    let asking = &arrival.asking;
     let catalogue = state.jobs.catalogue();
     run::check_update_sequence(known, catalogue.version)?;
     let url = &arrival.service_url;
     let make = || {
-        capabilities::document(&state.config.service, url, catalogue.version, catalogue.processes.values())
+        capabilities::document(
+            &state.config.service,
+            url,
+            catalogue.version,
+            run::listed(state, asking, &catalogue).iter(),
+        )
     };
-    let key = Key::Capabilities(url.clone());
+    let key = Key::Capabilities(url.clone() + &run::audience(state, asking).unwrap_or_default());
     Ok(state.documents.get(Face::Wps1, catalogue.version, key, make).answer(&arrival.headers))
 }
 
 async fn execute(state: &AppState, arrival: &Arrival, execute: Execute) -> Result<Response, Fault> {
     let Execute { process, inputs, form } = execute;
     let (at_once, is_raw) = (form.store && !form.raw, form.raw);
-    let new = NewJob { process, inputs, form, owner: arrival.owner.clone() };
+    let new = NewJob { process, inputs, form, owner: arrival.asking.caller.user.clone() };
+    run::admit(state, &arrival.asking, &new.process)?;
     let job = state.jobs.execute_within(new, &Chain { state, arrival }).await?;
+    state.access.audit().did(&arrival.asking.caller, arrival.asking.from, "execute", &job.id.to_string());
     if at_once {
         let job = run::settle(state, job, state.config.settle).await?;
         return Ok(document(state, arrival, &job, Told::Follow).await);

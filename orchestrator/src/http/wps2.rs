@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use axum::http::HeaderMap;
 use axum::response::Response;
 
+use super::auth::Asking;
 use super::cache::Key;
 use super::chain::Chain;
 use super::wps::Arrival;
@@ -29,39 +30,45 @@ pub(super) fn from_query(query: &Query) -> Result<Request, Fault> {
 }
 
 /// A request from a document.
-pub(super) fn from_document(state: &AppState, bytes: &[u8]) -> Result<Request, Fault> {
-    let catalogue = state.jobs.catalogue();
-    request::from_xml(bytes, &|id| catalogue.processes.get(id).cloned())
+pub(super) fn from_document(state: &AppState, asking: &Asking, bytes: &[u8]) -> Result<Request, Fault> {
+    request::from_xml(bytes, &|id| run::named(state, asking, id))
 }
 
 /// Carries a request out.
 pub(super) async fn answer(state: &AppState, arrival: &Arrival, asked: Request) -> Result<Response, Fault> {
+    let asking = &arrival.asking;
     match asked {
         Request::GetCapabilities { update_sequence } => {
             let catalogue = state.jobs.catalogue();
             run::check_update_sequence(update_sequence, catalogue.version)?;
             let (url, version) = (&arrival.service_url, catalogue.version);
-            let make =
-                || offerings::capabilities(&state.config.service, url, version, catalogue.processes.values());
-            let key = Key::Capabilities(url.clone());
+            let make = || {
+                offerings::capabilities(
+                    &state.config.service,
+                    url,
+                    version,
+                    run::listed(state, asking, &catalogue).iter(),
+                )
+            };
+            let key = Key::Capabilities(url.clone() + &run::audience(state, asking).unwrap_or_default());
             Ok(state.documents.get(Face::Wps2, version, key, make).answer(&arrival.headers))
         }
         Request::DescribeProcess(identifiers) => {
-            let described = run::described(state, Face::Wps2, identifiers, offerings::offerings)?;
+            let described = run::described(state, Face::Wps2, identifiers, asking, offerings::offerings)?;
             Ok(described.answer(&arrival.headers))
         }
         Request::Execute(execute) => self::execute(state, arrival, *execute).await,
         Request::GetStatus(id) => {
-            let job = view(state, id).await?;
+            let job = view(state, asking, id).await?;
             Ok(xml(response::status_info(&job, Status::Actual, Some(now()))))
         }
         Request::GetResult(id) => {
-            let job = view(state, id).await?;
+            let job = view(state, asking, id).await?;
             result(state, arrival, &job).await
         }
         Request::Dismiss(id) => {
-            view(state, id).await?;
-            let job = run::dismiss(state, id).await?;
+            view(state, asking, id).await?;
+            let job = run::dismiss(state, asking, id).await?;
             let answer = xml(response::status_info(&job, Status::Dismissed, None));
             if !matches!(job.state, JobState::Dismissed { .. } | JobState::Dismissing { .. }) {
                 // OGC 14-065r2, Dismiss: dismissing a job that has ended releases its results.
@@ -74,8 +81,10 @@ pub(super) async fn answer(state: &AppState, arrival: &Arrival, asked: Request) 
 
 async fn execute(state: &AppState, arrival: &Arrival, execute: Execute) -> Result<Response, Fault> {
     let Execute { process, inputs, form, mode } = execute;
-    let new = NewJob { process, inputs, form, owner: arrival.owner.clone() };
+    let new = NewJob { process, inputs, form, owner: arrival.asking.caller.user.clone() };
+    run::admit(state, &arrival.asking, &new.process)?;
     let job = state.jobs.execute_within(new, &Chain { state, arrival }).await?;
+    state.access.audit().did(&arrival.asking.caller, arrival.asking.from, "execute", &job.id.to_string());
     let accepted = |job: &Job| xml(response::status_info(job, Status::Accepted, Some(now())));
     match mode {
         Mode::Sync => {
@@ -119,8 +128,8 @@ async fn result(state: &AppState, arrival: &Arrival, job: &Job) -> Result<Respon
     }
 }
 
-async fn view(state: &AppState, id: JobId) -> Result<std::sync::Arc<Job>, Fault> {
-    let job = run::view(state, id).await?;
+async fn view(state: &AppState, asking: &Asking, id: JobId) -> Result<std::sync::Arc<Job>, Fault> {
+    let job = run::view(state, asking, id).await?;
     response::known(&job)?;
     Ok(job)
 }

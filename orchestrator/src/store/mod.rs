@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::engine::job::{Job, JobId, Timestamp};
+use crate::engine::job::{Job, JobId, Timestamp, UserId};
 
 pub use nodes::{Keeper, Lease, Node};
 pub use postgres::PostgresOptions;
@@ -230,9 +230,10 @@ impl Store {
         document.map(|document| parse(&id.to_string(), &document)).transpose()
     }
 
-    /// The newest jobs, at most `limit`.
-    pub async fn list(&self, limit: u32) -> Result<Vec<Job>, StoreError> {
-        let rows = either!(self, a => a.list(limit))?;
+    /// The newest jobs, of one owner or of all, at most `limit`.
+    pub async fn list(&self, owner: Option<&UserId>, limit: u32) -> Result<Vec<Job>, StoreError> {
+        let owner = owner.map(|owner| owner.0.as_str());
+        let rows = either!(self, a => a.list(owner, limit))?;
         rows.iter().map(|(id, document)| parse(id, document)).collect()
     }
 

@@ -216,12 +216,19 @@ impl Sqlite {
             .map_err(failed("read a job"))
     }
 
-    pub(super) async fn list(&self, limit: u32) -> Result<Vec<(String, String)>, StoreError> {
-        sqlx::query_as("SELECT id, document FROM jobs ORDER BY created DESC LIMIT ?1")
-            .bind(i64::from(limit))
-            .fetch_all(&self.readers)
-            .await
-            .map_err(failed("list jobs"))
+    pub(super) async fn list(
+        &self,
+        owner: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<(String, String)>, StoreError> {
+        let query = match owner {
+            Some(owner) => sqlx::query_as(
+                "SELECT id, document FROM jobs WHERE owner = ?1 ORDER BY created DESC LIMIT ?2",
+            )
+            .bind(owner),
+            None => sqlx::query_as("SELECT id, document FROM jobs ORDER BY created DESC LIMIT ?1"),
+        };
+        query.bind(i64::from(limit)).fetch_all(&self.readers).await.map_err(failed("list jobs"))
     }
 
     pub(super) async fn expired(&self, before: i64, limit: u32) -> Result<Vec<String>, StoreError> {

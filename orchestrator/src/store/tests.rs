@@ -113,8 +113,8 @@ async fn what_was_saved_is_there_after_a_restart() {
         assert_eq!(store.load(odd.id).await.unwrap(), Some(odd.clone()));
         assert_eq!(store.load(job(7).id).await.unwrap(), None);
         assert_eq!(store.active().await.unwrap().0, std::slice::from_ref(&odd));
-        assert_eq!(store.list(10).await.unwrap(), [ended.clone(), odd]);
-        assert_eq!(store.list(1).await.unwrap(), std::slice::from_ref(&ended));
+        assert_eq!(store.list(None, 10).await.unwrap(), [ended.clone(), odd]);
+        assert_eq!(store.list(None, 1).await.unwrap(), std::slice::from_ref(&ended));
         assert_eq!(store.expired(Timestamp(9), 10).await.unwrap(), []);
         assert_eq!(store.expired(Timestamp(10), 10).await.unwrap(), [ended.id]);
         store.remove(&[ended.id]).await.unwrap();
@@ -213,7 +213,7 @@ async fn an_older_process_of_the_same_node_writes_nothing_any_more() {
         assert!(matches!(old.save(&[Job { version: 9, ..job(1) }]).await, Err(StoreError::Fenced)));
         assert!(matches!(old.beat().await, Err(StoreError::Fenced)));
         assert_eq!(old.adopt(10).await.unwrap().0, []);
-        assert_eq!(new.list(10).await.unwrap(), [job(1)]);
+        assert_eq!(new.list(None, 10).await.unwrap(), [job(1)]);
         for store in [old, new] {
             store.close().await;
         }

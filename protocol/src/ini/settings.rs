@@ -91,7 +91,8 @@ impl Key {
 /// A section that a program understands.
 #[derive(Debug, Clone, Copy)]
 pub struct Part {
-    /// Its name.
+    /// Its name. One that ends with ` NAME` stands for any number of sections: `role NAME` for `[role guest]` and so on,
+    /// each with these keys; the environment overrides none of them.
     pub name: &'static str,
     /// What it is about; one or more lines.
     pub doc: &'static str,
@@ -99,6 +100,26 @@ pub struct Part {
     pub keys: &'static [Key],
     /// Whether keys outside the table are accepted (a table of names chosen by the administrator).
     pub open: bool,
+}
+
+/// End of the name of a [`Part`] that stands for many sections.
+const FAMILY: &str = " NAME";
+
+impl Part {
+    /// For a part that stands for many sections: what their names begin with, blank included.
+    fn family(&self) -> Option<&'static str> {
+        self.name.strip_suffix(FAMILY).map(|stem| &self.name[..=stem.len()])
+    }
+
+    /// Whether a section of a file is this part.
+    fn covers(&self, section: &str) -> bool {
+        match self.family() {
+            Some(stem) => {
+                section.strip_prefix(stem).is_some_and(|name| !name.is_empty() && name.trim() == name)
+            }
+            None => self.name == section,
+        }
+    }
 }
 
 /// Everything that a program understands.
@@ -175,6 +196,7 @@ impl fmt::Debug for Setting {
 pub struct Settings {
     values: BTreeMap<(String, String), Setting>,
     open: BTreeMap<String, Vec<(String, String)>>,
+    members: BTreeMap<String, Vec<String>>,
     warnings: Vec<Finding>,
 }
 
@@ -205,11 +227,22 @@ impl Schema {
         if lenient {
             warnings.extend(reading.errors.drain(..).map(|finding| Finding { fatal: false, ..finding }));
         }
+        let mut members = BTreeMap::<String, Vec<String>>::new();
         for part in self.parts {
-            for key in part.keys {
-                match key.kind {
-                    Kind::Secret(stem) => reading.secret(part, key, stem),
-                    _ => reading.plain(part, key),
+            let mut sections = vec![part.name.to_owned()];
+            if let Some(stem) = part.family() {
+                let named =
+                    doc.sections().iter().map(|section| &section.name).filter(|name| part.covers(name));
+                sections = named.cloned().collect();
+                let names = sections.iter().map(|name| name[stem.len()..].to_owned()).collect();
+                members.insert(part.name.to_owned(), names);
+            }
+            for section in &sections {
+                for key in part.keys {
+                    match key.kind {
+                        Kind::Secret(stem) => reading.secret(section, key, stem),
+                        _ => reading.plain(section, key),
+                    }
                 }
             }
             if part.open {
@@ -221,7 +254,7 @@ impl Schema {
             return Err(doc.error(reading.errors));
         }
         warnings.append(&mut reading.notes);
-        Ok(Settings { values: reading.values, open, warnings })
+        Ok(Settings { values: reading.values, open, members, warnings })
     }
 
     /// The environment variable that overrides a key.
@@ -261,7 +294,7 @@ impl Reading<'_> {
         let is_variable =
             |key: &str| lenient && all.iter().any(|value| value.contains(&format!("%({key})s")));
         for section in self.doc.sections() {
-            let Some(part) = parts.iter().find(|part| part.name == section.name) else {
+            let Some(part) = parts.iter().find(|part| part.covers(&section.name)) else {
                 let known = parts.iter().map(|part| part.name);
                 let mut finding = Finding::error("unknown-section", "is not a section of this file")
                     .at(section.line)
@@ -304,7 +337,9 @@ impl Reading<'_> {
 
     fn overriding(&self, section: &str, name: &str) -> Option<(String, Origin)> {
         let variable = self.schema.env_name(section, name);
-        let text = (!self.schema.env_prefix.is_empty()).then(|| (self.around.env)(&variable)).flatten()?;
+        let alone = self.schema.parts.iter().any(|part| part.name == section);
+        let text =
+            (alone && !self.schema.env_prefix.is_empty()).then(|| (self.around.env)(&variable)).flatten()?;
         Some((text, Origin::Environment(variable)))
     }
 
@@ -320,82 +355,84 @@ impl Reading<'_> {
         }
     }
 
-    fn plain(&mut self, part: &Part, key: &Key) {
+    fn plain(&mut self, section: &str, key: &Key) {
         let before = self.errors.len();
-        let found = self.written(part.name, key.name);
+        let found = self.written(section, key.name);
         let (text, origin) = match (found, key.default) {
             (Some(found), _) => found,
             (None, Some(default)) => (default.to_owned(), Origin::Default),
             (None, None) => {
                 if key.required && self.errors.len() == before {
-                    self.missing(part, key);
+                    self.missing(section, key);
                 }
                 return;
             }
         };
         match checked(key.kind, &text) {
-            Ok(text) => self.put(part, key, text, origin, false),
-            Err(why) => self.wrong(part, key, &origin, why),
+            Ok(text) => self.put(section, key, text, origin, false),
+            Err(why) => self.wrong(section, key, &origin, why),
         }
     }
 
-    fn secret(&mut self, part: &Part, key: &Key, stem: &str) {
+    fn secret(&mut self, section: &str, key: &Key, stem: &str) {
         let names = [key.name.to_owned(), format!("{stem}_file"), format!("{stem}_env")];
-        let overriding = names.each_ref().map(|name| self.overriding(part.name, name));
+        let overriding = names.each_ref().map(|name| self.overriding(section, name));
         if overriding.iter().any(Option::is_some) {
-            return self.take_secret(part, key, stem, overriding);
+            return self.take_secret(section, key, stem, overriding);
         }
-        let in_file = names.each_ref().map(|name| self.in_file(part.name, name));
+        let in_file = names.each_ref().map(|name| self.in_file(section, name));
         let Some(handed) = (self.around.credential)(stem) else {
-            return self.take_secret(part, key, stem, in_file);
+            return self.take_secret(section, key, stem, in_file);
         };
         let origin = Origin::Credential(stem.to_owned());
         match handed {
-            Ok(text) => self.put_secret(part, key, &text, origin),
-            Err(error) => self.wrong(part, key, &origin, format!("cannot be read: {error}")),
+            Ok(text) => self.put_secret(section, key, &text, origin),
+            Err(error) => self.wrong(section, key, &origin, format!("cannot be read: {error}")),
         }
         if let Some((_, Origin::Line(line))) = in_file.into_iter().flatten().next() {
             let why = format!("is not used: the credential `{stem}` of the service manager comes first");
-            let finding = Finding::warning("unused-secret", why).at(line).section(part.name).key(key.name);
+            let finding = Finding::warning("unused-secret", why).at(line).section(section).key(key.name);
             self.notes.push(finding.remedy("remove it from the file"));
         }
     }
 
     /// Of one place: the text itself, a file that holds it, a variable that holds it.
-    fn take_secret(&mut self, part: &Part, key: &Key, stem: &str, given: [Option<(String, Origin)>; 3]) {
+    fn take_secret(&mut self, section: &str, key: &Key, stem: &str, given: [Option<(String, Origin)>; 3]) {
         if given.iter().flatten().count() > 1 {
             let why = format!("is given more than once ({}, {stem}_file, {stem}_env)", key.name);
             let origin = given.into_iter().flatten().next().map_or(Origin::Default, |(_, origin)| origin);
-            return self.wrong(part, key, &origin, why);
+            return self.wrong(section, key, &origin, why);
         }
         let [direct, file, env] = given;
         if let Some((text, origin)) = direct {
-            return self.put(part, key, text, origin, true);
+            return self.put(section, key, text, origin, true);
         }
         if let Some((path, origin)) = file {
             return match (self.around.file)(&path) {
-                Ok(text) => self.put_secret(part, key, &text, origin),
-                Err(error) => self.wrong(part, key, &origin, format!("{path} cannot be read: {error}")),
+                Ok(text) => self.put_secret(section, key, &text, origin),
+                Err(error) => self.wrong(section, key, &origin, format!("{path} cannot be read: {error}")),
             };
         }
         if let Some((variable, origin)) = env {
             return match (self.around.env)(&variable) {
-                Some(text) => self.put_secret(part, key, &text, origin),
-                None => self.wrong(part, key, &origin, format!("environment variable {variable} is not set")),
+                Some(text) => self.put_secret(section, key, &text, origin),
+                None => {
+                    self.wrong(section, key, &origin, format!("environment variable {variable} is not set"))
+                }
             };
         }
         match key.default {
-            Some(default) => self.put(part, key, default.to_owned(), Origin::Default, true),
-            None if key.required => self.missing(part, key),
+            Some(default) => self.put(section, key, default.to_owned(), Origin::Default, true),
+            None if key.required => self.missing(section, key),
             None => {}
         }
     }
 
     /// A secret that was written elsewhere: without the line end that editors and `echo` add. An empty one is a mistake there.
-    fn put_secret(&mut self, part: &Part, key: &Key, text: &str, origin: Origin) {
+    fn put_secret(&mut self, section: &str, key: &Key, text: &str, origin: Origin) {
         match text.trim_end_matches(['\r', '\n']) {
-            "" => self.wrong(part, key, &origin, "is empty".to_owned()),
-            text => self.put(part, key, text.to_owned(), origin, true),
+            "" => self.wrong(section, key, &origin, "is empty".to_owned()),
+            text => self.put(section, key, text.to_owned(), origin, true),
         }
     }
 
@@ -414,12 +451,12 @@ impl Reading<'_> {
         keys
     }
 
-    fn put(&mut self, part: &Part, key: &Key, text: String, origin: Origin, hidden: bool) {
-        self.values.insert((part.name.to_owned(), key.name.to_owned()), Setting { text, origin, hidden });
+    fn put(&mut self, section: &str, key: &Key, text: String, origin: Origin, hidden: bool) {
+        self.values.insert((section.to_owned(), key.name.to_owned()), Setting { text, origin, hidden });
     }
 
-    fn wrong(&mut self, part: &Part, key: &Key, origin: &Origin, why: String) {
-        let mut finding = Finding::error("bad-value", why).section(part.name).key(key.name);
+    fn wrong(&mut self, section: &str, key: &Key, origin: &Origin, why: String) {
+        let mut finding = Finding::error("bad-value", why).section(section).key(key.name);
         match origin {
             Origin::Line(line) => finding.line = *line,
             Origin::Environment(variable) => finding.why = format!("{} (from {variable})", finding.why),
@@ -430,12 +467,12 @@ impl Reading<'_> {
         self.errors.push(finding.remedy(format!("{}{unit}", key.doc)));
     }
 
-    fn missing(&mut self, part: &Part, key: &Key) {
-        let line = self.doc.section(part.name).map_or(0, |section| section.line);
+    fn missing(&mut self, section: &str, key: &Key) {
+        let line = self.doc.section(section).map_or(0, |section| section.line);
         self.errors.push(
             Finding::error("missing-key", "is required")
                 .at(line)
-                .section(part.name)
+                .section(section)
                 .key(key.name)
                 .remedy(format!("add `{} = …`: {}", key.name, key.doc)),
         );
@@ -531,6 +568,11 @@ impl Settings {
     /// Keys and values of an open section, in file order.
     pub fn open(&self, section: &str) -> &[(String, String)] {
         self.open.get(section).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The names of the sections that a part such as `role NAME` stands for, in file order.
+    pub fn members(&self, part: &str) -> &[String] {
+        self.members.get(part).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// What was unwise but readable.

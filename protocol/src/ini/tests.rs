@@ -375,3 +375,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_part_can_stand_for_many_sections() {
+    static PARTS: &[Part] = &[
+        Part { name: "http", doc: "", open: false, keys: &[] },
+        Part {
+            name: "role NAME",
+            doc: "A role.",
+            open: false,
+            keys: &[Key::new("most", Kind::Integer { min: 1, max: 9 }, "How many").or("4")],
+        },
+    ];
+    let schema = Schema { env_prefix: "PROG", parts: PARTS };
+    let env = |name: &str| (name == "PROG_ROLE_GUEST_MOST").then(|| "9".to_owned());
+    let around = Surroundings { env: &env, file: &|_| Err("no files".to_owned()) };
+    let settings = schema.read(&read("[role guest]\nmost=2\n[role all hands]\n"), &around).unwrap();
+    assert_eq!(settings.members("role NAME"), ["guest", "all hands"]);
+    assert_eq!(settings.integer("role guest", "most"), Some(2));
+    assert_eq!(settings.integer("role all hands", "most"), Some(4));
+    let error = schema.read(&read("[role guest]\nmots=2\n[rolle x]\n[role ]\n"), &around).unwrap_err();
+    let codes: Vec<_> = error.findings.iter().map(|finding| finding.code).collect();
+    assert_eq!(codes, ["unknown-key", "unknown-section", "unknown-section"]);
+    assert!(schema.sample().contains("#[role NAME]"));
+}

@@ -110,7 +110,7 @@ fn faults_name_line_key_and_remedy() {
     check("allowed_paths = /", "allowed_paths", "root of the file system");
     check("path_map = /a", "path_map", "not a pair");
     check("tls_fingerprint_sha256 = 12", "tls_fingerprint_sha256", "64 hex digits");
-    check("[UPLOADER]\nuploader_class_name = scp", "uploader_class_name", "write ftp, ftps or sftp");
+    check("[UPLOADER]\nuploader_class_name = scp", "uploader_class_name", "write ftp, ftps, sftp or s3");
     check("[UPLOADER]\nuploader_class_name = ftp\nuploader_host=h", "uploader_class_name", "in clear");
     check("[UPLOADER]\nuploader_class_name = sftp", "uploader_host", "is required");
     let error = parse("[DEFAULT]\nuser=u\n").unwrap_err().to_string();

@@ -12,7 +12,11 @@ fn fixture(name: &str) -> (std::path::PathBuf, Vec<u8>) {
 }
 
 fn context() -> LoadContext {
-    LoadContext { shared_dir: Some("/srv/wps/shared".into()), ..LoadContext::bare("/srv/wps/work".into()) }
+    LoadContext {
+        shared_dir: Some("/srv/wps/shared".into()),
+        uploads: false,
+        ..LoadContext::bare("/srv/wps/work".into())
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wps_remote_protocol::{Content, Output, ProcessDescription, SharedFile, Value};
 
+use crate::access::{Access, AccessConfig};
 use crate::driver::Overview;
 use crate::encoding::fixtures::{self, contour, everything};
 use crate::engine::job::{Job, JobId, JobState, Timestamp};
@@ -43,6 +44,14 @@ pub async fn world(
     config: HttpConfig,
     plan: impl Fn(&Job) -> Option<JobState> + Send + Sync + 'static,
 ) -> World {
+    world_with(config, AccessConfig::default(), plan).await
+}
+
+pub async fn world_with(
+    config: HttpConfig,
+    access: AccessConfig,
+    plan: impl Fn(&Job) -> Option<JobState> + Send + Sync + 'static,
+) -> World {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::sqlite(&folder.path().join("jobs.sqlite"), Durability::Normal).await.unwrap();
     store.enter("n").await.unwrap();
@@ -61,9 +70,10 @@ pub async fn world(
         results: results.clone(),
         references: crate::references::References::new(crate::references::Policy::default()),
     };
+    let access = Access::new(access, [7; 32], None).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let state = AppState::new(jobs, Arc::new(config), Arc::new(Telemetry::default()), seen);
+    let state = AppState::new(jobs, Arc::new(config), Arc::new(access), Arc::new(Telemetry::default()), seen);
     let shutdown = CancellationToken::new();
     let served = tokio::spawn(serve(listener, state, shutdown.clone()));
     let world = World {
@@ -106,7 +116,7 @@ impl World {
                     }
                     Command::Execute { id, new, description, reply } => {
                         let mut job = fixtures::job((*description).clone(), fixtures::waiting());
-                        (job.id, job.inputs, job.form) = (id, new.inputs, new.form);
+                        (job.id, job.inputs, job.form, job.owner) = (id, new.inputs, new.form, new.owner);
                         store.save(std::slice::from_ref(&job)).await.unwrap();
                         let (sender, receiver) = watch::channel(Arc::new(job.clone()));
                         live.write().unwrap().insert(id, receiver.clone());

@@ -16,7 +16,9 @@ impl Schema {
             for line in part.doc.lines() {
                 let _ = writeln!(text, "# {line}");
             }
-            let _ = writeln!(text, "[{}]", part.name);
+            // A family has no section of its own: the whole block is an example.
+            let family = if part.family().is_some() { "#" } else { "" };
+            let _ = writeln!(text, "{family}[{}]", part.name);
             for key in part.keys {
                 let unit = if key.unit.is_empty() { String::new() } else { format!(", in {}", key.unit) };
                 let _ = writeln!(text, "\n# {} ({}{unit})", key.doc, describe(key.kind));
