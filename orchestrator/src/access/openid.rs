@@ -111,7 +111,7 @@ impl OpenId {
         validation.set_required_spec_claims(&["exp", "iss", "aud"]);
         let decoded =
             jsonwebtoken::decode::<Value>(token, &key, &validation).map_err(|error| wrong(&error))?;
-        self.identity(&decoded.claims).map_err(|why| Rejection::Wrong(why))
+        self.identity(&decoded.claims).map_err(Rejection::Wrong)
     }
 
     fn identity(&self, claims: &Value) -> Result<(String, Vec<String>), String> {

@@ -389,7 +389,7 @@ fn a_part_can_stand_for_many_sections() {
     ];
     let schema = Schema { env_prefix: "PROG", parts: PARTS };
     let env = |name: &str| (name == "PROG_ROLE_GUEST_MOST").then(|| "9".to_owned());
-    let around = Surroundings { env: &env, file: &|_| Err("no files".to_owned()) };
+    let around = Surroundings { env: &env, file: &|_| Err("no files".to_owned()), credential: &|_| None };
     let settings = schema.read(&read("[role guest]\nmost=2\n[role all hands]\n"), &around).unwrap();
     assert_eq!(settings.members("role NAME"), ["guest", "all hands"]);
     assert_eq!(settings.integer("role guest", "most"), Some(2));
