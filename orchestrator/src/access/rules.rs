@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use wps_remote_protocol::ProcessId;
+use wps_remote_protocol::ProcessDescription;
 
 use crate::engine::job::UserId;
 
@@ -241,18 +241,20 @@ impl Rules {
             && self.roles.iter().all(|role| role.processes.iter().any(|pattern| pattern.0 == "*"))
     }
 
-    fn allows(&self, caller: &Caller, name: &str) -> bool {
-        caller.roles.iter().any(|role| role.processes.iter().any(|pattern| pattern.fits(name)))
-            && self
-                .processes
-                .iter()
-                .filter(|(pattern, _)| pattern.fits(name))
-                .all(|(_, only)| caller.roles.iter().any(|role| only.contains(&role.name)))
+    fn allows(&self, caller: &Caller, process: &ProcessDescription) -> bool {
+        let name = process.id.to_string();
+        let has = |roles: &[String]| caller.roles.iter().any(|role| roles.contains(&role.name));
+        // What the descriptor's author demands binds everybody but those who run the service.
+        let announced =
+            process.roles.is_empty() || has(&process.roles) || caller.roles.iter().any(|role| role.operator);
+        announced
+            && caller.roles.iter().any(|role| role.processes.iter().any(|pattern| pattern.fits(&name)))
+            && self.processes.iter().filter(|(pattern, _)| pattern.fits(&name)).all(|(_, only)| has(only))
     }
 
     /// Whether a caller may execute a process.
-    pub fn may_execute(&self, caller: &Caller, process: &ProcessId) -> Verdict {
-        if self.allows(caller, &process.to_string()) {
+    pub fn may_execute(&self, caller: &Caller, process: &ProcessDescription) -> Verdict {
+        if self.allows(caller, process) {
             return if caller.scope.execute { Verdict::Allowed } else { Verdict::Denied };
         }
         match self.catalog {
@@ -262,13 +264,13 @@ impl Rules {
     }
 
     /// Whether a process stands in the lists that a caller gets.
-    pub fn lists(&self, caller: &Caller, process: &ProcessId) -> bool {
-        self.catalog == Catalog::Challenge || self.allows(caller, &process.to_string())
+    pub fn lists(&self, caller: &Caller, process: &ProcessDescription) -> bool {
+        self.catalog == Catalog::Challenge || self.allows(caller, process)
     }
 
     /// What a caller gets who asks for the description of a process by name.
-    pub fn may_describe(&self, caller: &Caller, process: &ProcessId) -> Verdict {
-        if self.allows(caller, &process.to_string()) {
+    pub fn may_describe(&self, caller: &Caller, process: &ProcessDescription) -> Verdict {
+        if self.allows(caller, process) {
             return Verdict::Allowed;
         }
         match self.catalog {
@@ -291,6 +293,22 @@ mod tests {
         Caller { user, roles, scope: Scope::FULL, proof: Proof::Password }
     }
 
+    fn process(id: &str) -> ProcessDescription {
+        serde_json::from_value(serde_json::json!({ "id": id, "title": id })).expect("a description")
+    }
+
+    #[test]
+    fn what_a_descriptor_demands_binds_all_but_operators() {
+        let rules = rules(Catalog::Hide);
+        let only = ProcessDescription { roles: vec!["surveyor".to_owned()], ..process("demo:echo") };
+        let guest = rules.anonymous().expect("guests are served");
+        assert_eq!(rules.may_execute(&guest, &only), Verdict::Hidden);
+        assert_eq!(rules.may_execute(&caller(&rules, &["staff"]), &only), Verdict::Hidden);
+        assert_eq!(rules.may_execute(&caller(&rules, &[OPERATOR]), &only), Verdict::Allowed);
+        let known = Rules::new(vec![Role::user("surveyor")], BTreeMap::new(), Catalog::Hide, None);
+        assert_eq!(known.may_execute(&caller(&known, &["surveyor"]), &only), Verdict::Allowed);
+    }
+
     fn rules(catalog: Catalog) -> Rules {
         let guest = Role { processes: vec![Pattern::new("demo:*")], ..Role::user("guest") };
         let only = BTreeMap::from([(Pattern::new("demo:secret*"), vec!["staff".to_owned()])]);
@@ -300,15 +318,14 @@ mod tests {
     #[test]
     fn a_role_reaches_as_far_as_its_patterns_and_a_process_can_narrow_it() {
         let rules = rules(Catalog::Hide);
-        let [echo, secret, dem]: [ProcessId; 3] =
-            ["demo:echo", "demo:secret-one", "gdal:dem"].map(|id| id.parse().expect("an id"));
+        let [echo, secret, dem] = ["demo:echo", "demo:secret-one", "gdal:dem"].map(process);
         let guest = rules.anonymous().expect("guests are served");
         let staff = caller(&rules, &["staff"]);
         assert_eq!(rules.may_execute(&guest, &echo), Verdict::Allowed);
         assert_eq!(rules.may_execute(&guest, &secret), Verdict::Hidden);
         assert_eq!(rules.may_execute(&guest, &dem), Verdict::Hidden);
         for process in [&echo, &secret, &dem] {
-            assert_eq!(rules.may_execute(&staff, process), Verdict::Allowed, "{process}");
+            assert_eq!(rules.may_execute(&staff, process), Verdict::Allowed, "{}", process.id);
         }
         // The operator is no exception to what a process demands.
         assert_eq!(rules.may_execute(&caller(&rules, &[OPERATOR]), &secret), Verdict::Hidden);
@@ -317,7 +334,7 @@ mod tests {
 
     #[test]
     fn the_three_catalogue_modes() {
-        let secret: ProcessId = "demo:secret".parse().expect("an id");
+        let secret = process("demo:secret");
         for (mode, listed, described, executed) in [
             (Catalog::Hide, false, Verdict::Hidden, Verdict::Hidden),
             (Catalog::Challenge, true, Verdict::Allowed, Verdict::Denied),
@@ -347,7 +364,7 @@ mod tests {
         assert!(caller.is_operator());
         caller.scope = Scope::READ;
         assert!(!caller.is_operator());
-        let echo = "demo:echo".parse().expect("an id");
+        let echo = process("demo:echo");
         assert_eq!(rules.may_execute(&caller, &echo), Verdict::Denied);
         assert_eq!(rules.may_describe(&caller, &echo), Verdict::Allowed);
     }

@@ -29,14 +29,15 @@ pub(super) fn described(
     let catalogue = state.jobs.catalogue();
     let (key, wanted) = match identifiers {
         Identifiers::All => {
-            let key = audience(state, asking).map_or(Key::All, |audience| Key::Some(vec![audience]));
+            let key =
+                audience(state, asking, &catalogue).map_or(Key::All, |audience| Key::Some(vec![audience]));
             (key, listed(state, asking, &catalogue))
         }
         Identifiers::Some(names) => {
             let find = |name: &String| {
                 let found =
                     catalogue.processes.get(name).cloned().ok_or_else(|| Fault::no_such_process(name))?;
-                match state.access.rules().may_describe(&asking.caller, &found.id) {
+                match state.access.rules().may_describe(&asking.caller, &found) {
                     Verdict::Allowed => Ok(found),
                     Verdict::Hidden => Err(Fault::no_such_process(name)),
                     Verdict::Denied => Err(asking.denied(&format!("see the process `{name}`"))),
@@ -50,8 +51,8 @@ pub(super) fn described(
 }
 
 /// What tells documents for this caller from those for others; `None` where all get the same.
-pub(super) fn audience(state: &AppState, asking: &Asking) -> Option<String> {
-    let open = state.access.rules().are_open();
+pub(super) fn audience(state: &AppState, asking: &Asking, catalogue: &Catalogue) -> Option<String> {
+    let open = state.access.rules().are_open() && catalogue.processes.values().all(|p| p.roles.is_empty());
     // A line break is in no identifier and no address.
     (!open).then(|| format!("\n{}", asking.caller.role_names().join("\n")))
 }
@@ -64,13 +65,13 @@ pub(super) fn listed(
 ) -> Vec<Arc<ProcessDescription>> {
     let rules = state.access.rules();
     let all = catalogue.processes.values();
-    all.filter(|process| rules.lists(&asking.caller, &process.id)).cloned().collect()
+    all.filter(|process| rules.lists(&asking.caller, process)).cloned().collect()
 }
 
 /// The process that this caller means by a name, for reading its request.
 pub(super) fn named(state: &AppState, asking: &Asking, id: &str) -> Option<Arc<ProcessDescription>> {
     let found = state.jobs.catalogue().processes.get(id).cloned()?;
-    let verdict = state.access.rules().may_execute(&asking.caller, &found.id);
+    let verdict = state.access.rules().may_execute(&asking.caller, &found);
     (verdict != Verdict::Hidden).then_some(found)
 }
 
@@ -78,7 +79,7 @@ pub(super) fn named(state: &AppState, asking: &Asking, id: &str) -> Option<Arc<P
 pub(super) fn admit(state: &AppState, asking: &Asking, id: &str) -> Result<(), Fault> {
     // What is not there is told by whoever looks for it.
     let Some(found) = state.jobs.catalogue().processes.get(id).cloned() else { return Ok(()) };
-    match state.access.rules().may_execute(&asking.caller, &found.id) {
+    match state.access.rules().may_execute(&asking.caller, &found) {
         Verdict::Allowed => Ok(()),
         Verdict::Hidden => Err(Fault::no_such_process(id)),
         Verdict::Denied => Err(asking.denied(&format!("execute the process `{id}`"))),

@@ -84,7 +84,7 @@ fn capabilities(state: &AppState, arrival: &Arrival, known: Option<u64>) -> Resu
             run::listed(state, asking, &catalogue).iter(),
         )
     };
-    let key = Key::Capabilities(url.clone() + &run::audience(state, asking).unwrap_or_default());
+    let key = Key::Capabilities(url.clone() + &run::audience(state, asking, &catalogue).unwrap_or_default());
     Ok(state.documents.get(Face::Wps1, catalogue.version, key, make).answer(&arrival.headers))
 }
 

@@ -50,7 +50,9 @@ pub(super) async fn answer(state: &AppState, arrival: &Arrival, asked: Request) 
                     run::listed(state, asking, &catalogue).iter(),
                 )
             };
-            let key = Key::Capabilities(url.clone() + &run::audience(state, asking).unwrap_or_default());
+            let key = Key::Capabilities(
+                url.clone() + &run::audience(state, asking, &catalogue).unwrap_or_default(),
+            );
             Ok(state.documents.get(Face::Wps2, version, key, make).answer(&arrival.headers))
         }
         Request::DescribeProcess(identifiers) => {
