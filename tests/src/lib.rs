@@ -20,6 +20,7 @@ pub mod fixtures;
 pub mod http;
 pub mod old_agent;
 pub mod orchestrator;
+pub mod port;
 pub mod postgres;
 pub mod program;
 pub mod python;
@@ -30,7 +31,6 @@ pub mod xmpp;
 use std::cell::RefCell;
 use std::fs;
 use std::io::{self, Write as _};
-use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -41,6 +41,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::agent::AgentBuilder;
 use crate::bus::Bus;
 use crate::orchestrator::OrchestratorBuilder;
+pub use crate::port::free_port;
 use crate::program::{Program, processes_with};
 use crate::xmpp::XmppServer;
 
@@ -63,12 +64,6 @@ pub fn wait_until<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Opt
 pub fn nanoseconds() -> u128 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_nanos())
-}
-
-/// A TCP port of 127.0.0.1 that nobody listens on at this moment.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port");
-    listener.local_addr().expect("a bound socket has an address").port()
 }
 
 /// The root of the checkout.
