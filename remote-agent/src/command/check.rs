@@ -212,12 +212,12 @@ fn patterns(spec: &InputSpec, text: &str) -> Result<(), String> {
     }
 }
 
-/// Checks the text of a document.
-pub fn document(spec: &InputSpec, text: &str) -> Result<(), String> {
+/// Checks the text of a document of a kind: the input's own, or that of another format that the input takes.
+pub fn document(spec: &InputSpec, kind: Kind, text: &str) -> Result<(), String> {
     if text.contains('\0') {
         return Err("holds a NUL character".to_owned());
     }
-    match spec.kind {
+    match kind {
         Kind::Json => serde_json::from_str::<serde::de::IgnoredAny>(text)
             .map(drop)
             .map_err(|error| format!("is not JSON: {error}"))?,

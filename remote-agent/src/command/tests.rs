@@ -297,6 +297,34 @@ fn documents_become_files_or_arguments() {
     assert_eq!(fault(&long, &json!({"t": "x".repeat(200_000)})).1, "t");
 }
 
+#[test]
+fn documents_are_held_against_the_format_that_they_come_in() {
+    let mime = "pass_by = file\ninput_mime_type = text/xml,text/plain,application/json";
+    let descriptor = sample(&format!("{}{}", param("x", "text/xml", mime), action("x", "value", "")));
+    let planned = |text: &str, media_type: &str| {
+        let content = Content::Text(text.into());
+        let value = Value::Complex { content, media_type: media_type.into(), schema: None };
+        prepare(&descriptor, &run_context(), &vec![Input { id: "x".into(), value }])
+            .map(|plan| plan.argv()[2].clone())
+    };
+    for (text, media_type, file) in [
+        ("<a/>", "", "x.xml"),
+        ("<a/>", "text/xml", "x.xml"),
+        ("plain <text>", "text/plain", "x.txt"),
+        ("{\"a\": 1}", "Application/JSON", "x.json"),
+    ] {
+        let argument =
+            planned(text, media_type).unwrap_or_else(|error| panic!("{text} {media_type}: {error}"));
+        assert!(argument.ends_with(file), "{argument}");
+    }
+    // The default format, one that is not listed, and a listed one that it is not.
+    for (text, media_type) in
+        [("plain", "text/xml"), ("plain", ""), ("plain", "text/csv"), ("{", "application/json")]
+    {
+        assert!(planned(text, media_type).is_err(), "{text} {media_type}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn files_of_the_shared_folder_are_passed_by_path_and_cannot_climb() {

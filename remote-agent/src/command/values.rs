@@ -217,7 +217,8 @@ fn document(
         size(spec, bytes.len() as u64).map_err(fault)?;
     }
     // Texts are checked wherever they can be: a file in the shared folder only up to the bound for documents.
-    let text_kind = !matches!(spec.kind, Kind::Binary);
+    let kind = kind_of(spec, media_type);
+    let text_kind = !matches!(kind, Kind::Binary);
     let checked = spec.checks.pattern.is_some() || spec.checks.forbid.is_some();
     let small = match &content {
         FileContent::Bytes(_) => true,
@@ -225,7 +226,7 @@ fn document(
     };
     if small && (text_kind || checked) {
         let text = read_text(run, &content).map_err(fault)?;
-        check::document(spec, &text).map_err(fault)?;
+        check::document(spec, kind, &text).map_err(fault)?;
     }
     match spec.pass_by {
         PassBy::File => match &content {
@@ -243,6 +244,15 @@ fn document(
             Ok(BoundValue::text(text, false))
         }
     }
+}
+
+/// What sort of document a value is: the MIME type of the value says so where the input lists it as another format than its
+/// default; else the input's own type does.
+fn kind_of(spec: &InputSpec, media_type: &str) -> Kind {
+    let plain = |text: &str| text.split_whitespace().collect::<String>().to_ascii_lowercase();
+    let wanted = plain(media_type);
+    let other = spec.media_types.iter().skip(1).any(|known| plain(known) == wanted);
+    if other { types::kind_of_media_type(media_type).unwrap_or(spec.kind) } else { spec.kind }
 }
 
 fn size(spec: &InputSpec, bytes: u64) -> Result<(), String> {
@@ -323,7 +333,7 @@ fn as_file(
 ) -> BoundValue {
     let named = [media_type.to_owned()];
     let list = if media_type.is_empty() { spec.media_types.as_slice() } else { named.as_slice() };
-    let extension = types::extension(spec.kind, list);
+    let extension = types::extension(kind_of(spec, media_type), list);
     let safe: String = spec
         .name
         .chars()

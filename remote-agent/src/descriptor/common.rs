@@ -256,7 +256,7 @@ pub(super) fn checks(raw: RawChecks, kind: Kind, into: &mut Checks) -> Vec<(&'st
 pub(super) fn check_value(spec: &InputSpec, text: &str) -> Result<(), String> {
     match spec.kind {
         Kind::Literal(kind) => check::literal(spec, kind, text).map(drop),
-        Kind::Json | Kind::Xml | Kind::Text | Kind::Binary => check::document(spec, text),
+        Kind::Json | Kind::Xml | Kind::Text | Kind::Binary => check::document(spec, spec.kind, text),
         Kind::Box => check::bounding_box(spec, text).map(drop),
     }
 }
