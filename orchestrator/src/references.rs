@@ -201,7 +201,8 @@ impl References {
         rewritten: Option<Rewrite>,
         file: &mut tokio::fs::File,
     ) -> Result<u64, FetchError> {
-        let bytes = if let Some(data) = reference.href.strip_prefix("data:") {
+        let scheme = reference.href.split_once(':').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("data"));
+        let bytes = if let Some((_, data)) = scheme {
             let bytes = data_url(data)
                 .map_err(|why| FetchError::Url { href: shown(&reference.href), why: why.to_owned() })?;
             self.bounded(&reference.href, bytes.len() as u64)?;
@@ -243,8 +244,10 @@ impl References {
         let mut headers = reference.headers.as_slice();
         let mut trusted = trusted;
         for _ in 0..=self.policy.max_redirects {
-            let address = self.policy.address(&url, trusted).await?;
-            match fetch::request(&url, address, self.tls.clone(), headers, body, &self.policy, file).await? {
+            let addresses = self.policy.addresses(&url, trusted).await?;
+            match fetch::request(&url, &addresses, self.tls.clone(), headers, body, &self.policy, file)
+                .await?
+            {
                 fetch::Answer::Body(bytes) => return Ok(bytes),
                 fetch::Answer::Redirect { to, keep_method } => {
                     // Headers and bodies are for the server that the client named, not for one that it names.

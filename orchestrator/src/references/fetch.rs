@@ -43,7 +43,7 @@ pub(super) enum Answer {
 
 pub(super) async fn request(
     url: &Url,
-    address: SocketAddr,
+    addresses: &[SocketAddr],
     tls: Arc<rustls::ClientConfig>,
     headers: &[(String, String)],
     body: Option<&[u8]>,
@@ -51,10 +51,7 @@ pub(super) async fn request(
     file: &mut tokio::fs::File,
 ) -> Result<Answer, FetchError> {
     let failed = |why: String| FetchError::Failed { url: shown(url.as_str()), why };
-    let stream = tokio::time::timeout(CONNECT, TcpStream::connect(address))
-        .await
-        .map_err(|_| failed(format!("no connection within {} s", CONNECT.as_secs())))?
-        .map_err(|error| failed(error.to_string()))?;
+    let stream = connect(addresses).await.map_err(failed)?;
     if url.scheme() == "https" {
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let name =
@@ -65,6 +62,19 @@ pub(super) async fn request(
     } else {
         exchange(url, stream, headers, body, policy, file).await
     }
+}
+
+/// Connects to the first address that answers: a host may have one that cannot be reached from here.
+pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, String> {
+    let mut why = "no address".to_owned();
+    for address in addresses {
+        match tokio::time::timeout(CONNECT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => why = error.to_string(),
+            Err(_) => why = format!("no connection within {} s", CONNECT.as_secs()),
+        }
+    }
+    Err(why)
 }
 
 async fn exchange(
@@ -136,6 +146,8 @@ fn build(
         .method(if body.is_some() { Method::POST } else { Method::GET })
         .uri(path)
         .header("host", host)
+        // Agents and programs get the bytes as they come.
+        .header("accept-encoding", "identity")
         .header("user-agent", concat!("wps-orchestrator/", env!("CARGO_PKG_VERSION")));
     let mut typed = false;
     for (name, value) in headers {

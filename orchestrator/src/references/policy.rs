@@ -14,7 +14,7 @@ use super::{FetchError, shown};
 #[derive(Debug, Clone)]
 pub struct Policy {
     allow: Vec<Rule>,
-    rewrite: Vec<(String, Rewrite)>,
+    rewrite: Vec<Replacement>,
     /// Largest size in bytes.
     pub max_bytes: u64,
     /// Longest time for one reference.
@@ -33,6 +33,14 @@ enum Rule {
     Host { host: String, port: Option<u16> },
     /// Everything that begins so, whatever its address.
     Prefix(Url),
+}
+
+#[derive(Debug, Clone)]
+struct Replacement {
+    from: String,
+    /// About everything below, too.
+    below: bool,
+    to: Rewrite,
 }
 
 /// What a URL stands for.
@@ -88,7 +96,7 @@ impl Policy {
                 let bad = |why| PolicyError { rule: rule.clone(), why };
                 let (from, to) =
                     rule.split_once("=>").ok_or_else(|| bad("is not of the form `from => to`"))?;
-                let (from, to) = (from.trim().to_owned(), to.trim());
+                let (from, to) = (from.trim(), to.trim());
                 let to = if to.starts_with("http://") || to.starts_with("https://") {
                     Rewrite::Url(to.to_owned())
                 } else if to.starts_with('/') {
@@ -96,29 +104,34 @@ impl Policy {
                 } else {
                     return Err(bad("leads neither to a URL nor to an absolute path"));
                 };
-                if Url::parse(&from).is_err() {
-                    return Err(bad("does not begin with a URL"));
-                }
-                Ok((from, to))
+                let below = from.ends_with('/') && matches!(to, Rewrite::Url(_));
+                let from = Url::parse(from).map_err(|_| bad("does not begin with a URL"))?.into();
+                Ok(Replacement { from, below, to })
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { allow, rewrite, ..Self::default() })
     }
 
     /// What the operator puts in a URL's place. A rule that ends in `/` is about everything below; a file stands for one
-    /// URL only.
+    /// URL only. What a client writes never leads out of the operator's place.
     pub(super) fn rewritten(&self, href: &str) -> Option<Rewrite> {
-        self.rewrite.iter().find_map(|(from, to)| match to {
-            Rewrite::File(_) => (href == from).then(|| to.clone()),
-            Rewrite::Url(to) if from.ends_with('/') => href
+        if self.rewrite.is_empty() || href.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("data:")) {
+            return None;
+        }
+        // The parser resolves `..` and knows that hosts have no capitals.
+        let url = Url::parse(href.trim()).ok()?;
+        self.rewrite.iter().find_map(|Replacement { from, below, to }| match to {
+            Rewrite::Url(to) if *below => url
+                .as_str()
                 .strip_prefix(from.as_str())
+                .filter(|_| !climbs(url.path()))
                 .map(|rest| Rewrite::Url(format!("{}/{rest}", to.trim_end_matches('/')))),
-            Rewrite::Url(_) => (href == from).then(|| to.clone()),
+            Rewrite::File(_) | Rewrite::Url(_) => (url.as_str() == from).then(|| to.clone()),
         })
     }
 
-    /// The address to connect to, if the URL may be fetched. `trusted` = the operator chose it.
-    pub(super) async fn address(&self, url: &Url, trusted: bool) -> Result<SocketAddr, FetchError> {
+    /// The addresses to connect to, if the URL may be fetched. `trusted` = the operator chose it.
+    pub(super) async fn addresses(&self, url: &Url, trusted: bool) -> Result<Vec<SocketAddr>, FetchError> {
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let port = url.port_or_known_default().unwrap_or(80);
         let refused = |why: String| FetchError::Refused { url: shown(url.as_str()), why };
@@ -139,7 +152,7 @@ impl Policy {
                 private.ip()
             )));
         }
-        found.first().copied().ok_or_else(|| failed(format!("`{host}` has no address")))
+        if found.is_empty() { Err(failed(format!("`{host}` has no address"))) } else { Ok(found) }
     }
 }
 
@@ -185,7 +198,7 @@ impl Rule {
                 // The parser has resolved `..` in both; an encoded one must not climb later.
                 url.origin() == prefix.origin()
                     && url.path().starts_with(prefix.path())
-                    && !url.path().to_ascii_lowercase().contains("%2e%2e")
+                    && !climbs(url.path())
             }
         }
     }
@@ -193,6 +206,24 @@ impl Rule {
     fn any_address(&self) -> bool {
         matches!(self, Self::Host { .. } | Self::Prefix(_))
     }
+}
+
+/// Whether a path could lead upwards on a server that decodes it, once or several times, or that knows parameters of
+/// segments (`..;x`).
+fn climbs(path: &str) -> bool {
+    let mut path = path.to_owned();
+    for _ in 0..4 {
+        let decoded = percent_encoding::percent_decode_str(&path).decode_utf8_lossy().into_owned();
+        let up = |segment: &str| matches!(segment.split(';').next(), Some(".." | "."));
+        if decoded.split(['/', '\\']).any(up) {
+            return true;
+        }
+        if decoded == path {
+            return false;
+        }
+        path = decoded;
+    }
+    true
 }
 
 /// Whether an address belongs to the public network: everything that is private, local or special does not.
@@ -205,10 +236,13 @@ pub(super) fn is_public(address: IpAddr) -> bool {
             if let Some(v4) = inner {
                 return is_public_v4(v4);
             }
-            let first = v6.segments()[0];
-            let documentation = v6.segments()[0] == 0x2001 && v6.segments()[1] == 0x0db8;
+            let [first, second, ..] = v6.segments();
+            // Documentation (RFC 3849, RFC 9637), and what the registry of special addresses keeps for protocols, such as
+            // Teredo, which carries another version 4 address.
+            let special = (first == 0x2001 && (second == 0x0db8 || second < 0x0200))
+                || (first == 0x3fff && second < 0x1000);
             // 2000::/3 is all that is assigned to the public network today (RFC 4291 §2.4).
-            (first & 0xe000) == 0x2000 && !documentation
+            (first & 0xe000) == 0x2000 && !special
         }
     }
 }

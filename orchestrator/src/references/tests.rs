@@ -191,10 +191,75 @@ async fn rewrites_lead_to_files_and_other_places() {
 }
 
 #[tokio::test]
+async fn nobody_climbs_out_of_what_was_allowed_or_rewritten() {
+    let (base, asked) = server(ok("secret")).await;
+    let rewrite = [format!("http://geoserver/ => {base}/geoserver/")];
+    let rewriting = references(&[], &rewrite);
+    let prefixed = references(&[&format!("{base}/data/")], &[]);
+    for path in [
+        "../manager",
+        "wfs/../../manager",
+        "%2e%2e/manager",
+        "..%2fmanager",
+        "..%5Cmanager",
+        "a/..\\..\\manager",
+        "%2e%2e%2Fmanager",
+        "x/..%252f..%252fmanager",
+    ] {
+        for (references, href) in
+            [(&rewriting, format!("http://geoserver/{path}")), (&prefixed, format!("{base}/data/{path}"))]
+        {
+            if let Err(error) = get(references, &href).await {
+                assert!(error.contains("may not be fetched"), "{href}: {error}");
+            }
+        }
+    }
+    // What the address itself resolves to stays below; all else was refused.
+    let asked = asked.lock().unwrap();
+    let first = |text: &String| text.split(' ').nth(1).unwrap().to_owned();
+    let paths: Vec<String> = asked.iter().map(first).collect();
+    assert!(
+        paths.iter().all(|path| ["/geoserver/manager", "/data/manager"].contains(&path.as_str())),
+        "{paths:?}"
+    );
+    drop(asked);
+    assert_eq!(get(&rewriting, "HTTP://GeoServer/wfs").await, Ok("secret".into()), "hosts have no capitals");
+    assert_eq!(get(&prefixed, &format!("{base}/data/a..b/c%20d")).await, Ok("secret".into()));
+}
+
+#[tokio::test]
+async fn a_host_with_several_addresses_is_tried_at_each() {
+    let (open, closed) =
+        (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let addresses = [closed.local_addr().unwrap(), open.local_addr().unwrap()];
+    drop(closed);
+    let stream = fetch::connect(&addresses).await.unwrap();
+    assert_eq!(stream.peer_addr().unwrap(), addresses[1]);
+    assert!(fetch::connect(&addresses[..1]).await.unwrap_err().contains("refused"));
+    assert!(fetch::connect(&[]).await.is_err());
+}
+
+#[tokio::test]
+async fn answers_are_wanted_as_they_are() {
+    let (base, asked) = server(ok("plain")).await;
+    let references = references(&["127.0.0.1"], &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let reference = Reference {
+        href: base,
+        headers: vec![("Accept-Encoding".into(), "gzip".into())],
+        ..Reference::default()
+    };
+    references.fetch(&reference, &Nowhere, &folder.path().join("x")).await.unwrap();
+    let asked = asked.lock().unwrap();
+    assert!(asked[0].contains("accept-encoding: identity\r\n") && !asked[0].contains("gzip"), "{}", asked[0]);
+}
+
+#[tokio::test]
 async fn data_urls_hold_their_data() {
     let references = references(&[], &[]);
     assert_eq!(get(&references, "data:text/plain,a%20b").await, Ok("a b".into()));
     assert_eq!(get(&references, "data:;base64,aGVsbG8").await, Ok("hello".into()));
+    assert_eq!(get(&references, "DATA:;BASE64,aGVsbG8=").await, Ok("hello".into()));
     assert!(get(&references, "data:nothing").await.unwrap_err().contains("comma"));
     assert!(get(&references, &format!("data:,{}", "x".repeat(1001))).await.unwrap_err().contains("larger"));
 }
@@ -222,6 +287,8 @@ fn special_addresses_are_not_public() {
         "198.18.0.1",
         "240.0.0.1",
         "2001:db8::1",
+        "3fff::1",
+        "2001:0:a00:1::1",
     ] {
         assert!(!is_public(address.parse::<IpAddr>().unwrap()), "{address}");
     }
