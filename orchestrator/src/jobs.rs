@@ -232,7 +232,9 @@ impl Jobs {
     ) -> Result<(), Refusal> {
         let inputs = &mut new.inputs;
         for (n, input) in inputs.iter_mut().enumerate() {
-            let literal = matches!(description.input(&input.id).map(|i| &i.data), Some(DataType::Literal(_)));
+            let declared = description.input(&input.id).map(|input| &input.data);
+            let literal = matches!(declared, Some(DataType::Literal(_)));
+            let area = matches!(declared, Some(DataType::BoundingBox(_)));
             let Value::Reference { href, media_type, headers, body, body_href, fetched } = &mut input.value
             else {
                 continue;
@@ -247,7 +249,7 @@ impl Jobs {
             let unfetched = |source| Refusal::Reference { input: input.id.clone(), source };
             let bytes = self.references.fetch(&reference, within, &file).await.map_err(unfetched)?;
             let content = match shared {
-                Some(path) if !literal => Content::Shared(SharedFile { path, bytes, sha256: None }),
+                Some(path) if !literal && !area => Content::Shared(SharedFile { path, bytes, sha256: None }),
                 _ => {
                     if bytes > MAX_INLINE as u64 {
                         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -268,6 +270,9 @@ impl Jobs {
             };
             let media_type = media_type.clone();
             let value = match content {
+                Content::Text(text) if area => within
+                    .bounding_box(&input.id, text.as_bytes())
+                    .map_err(|why| Refusal::Mismatch(Mismatch::BadValue { input: input.id.clone(), why }))?,
                 // A text file ends with a line break; the value that it holds does not.
                 Content::Text(text) if literal => Value::literal(text.strip_suffix('\n').unwrap_or(&text)),
                 content => Value::Complex { content, media_type, schema: None },

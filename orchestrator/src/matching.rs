@@ -3,10 +3,14 @@
 
 use thiserror::Error;
 use wps_remote_protocol::{
-    AllowedValues, DataType, Format, Input, Inputs, LiteralData, LiteralType, ProcessDescription, Value,
+    AllowedValues, DataType, Format, Input, Inputs, LiteralData, LiteralType, OutputDescription,
+    ProcessDescription, Value,
 };
 
 use crate::engine::job::Form;
+
+/// The media type of bytes that are nothing in particular.
+pub const OCTETS: &str = "application/octet-stream";
 
 /// What does not fit.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -68,8 +72,8 @@ pub enum Mismatch {
         known: String,
     },
     /// A raw answer holds one output only.
-    #[error("a raw answer holds exactly one output, but {0} would result; name one")]
-    RawNeedsOne(usize),
+    #[error("a raw answer holds exactly one output, but these would result: {0}; name one")]
+    RawNeedsOne(String),
     /// An output is wanted in a format that it does not have.
     #[error("output `{output}` cannot be delivered as `{format}`; it can be delivered as: {supported}")]
     OutputFormat {
@@ -79,6 +83,16 @@ pub enum Mismatch {
         format: String,
         /// What it supports.
         supported: String,
+    },
+    /// An output is wanted in an encoding that it does not have.
+    #[error("output `{output}` cannot be delivered in the encoding `{encoding}`; {supported}")]
+    OutputEncoding {
+        /// The output.
+        output: String,
+        /// The encoding.
+        encoding: String,
+        /// What would do.
+        supported: &'static str,
     },
 }
 
@@ -110,19 +124,21 @@ pub fn fit(description: &ProcessDescription, inputs: &mut Inputs, form: &Form) -
     fit_outputs(description, form)
 }
 
-/// Checks a literal that was fetched: until then nobody knew its value.
+/// Checks a literal or box that was fetched: until then nobody knew its value.
 pub fn fit_fetched(description: &ProcessDescription, input: &Input) -> Result<(), Mismatch> {
-    let declared = description.input(&input.id).map(|declared| &declared.data);
-    if let (Value::Reference { .. }, Some(DataType::Literal(literal))) = (&input.value, declared) {
-        let Value::Literal { text, .. } = input.value.resolved() else {
-            return Err(Mismatch::BadValue {
-                input: input.id.clone(),
-                why: "what was fetched is no text".to_owned(),
-            });
-        };
-        fit_literal(literal, text).map_err(|why| Mismatch::BadValue { input: input.id.clone(), why })?;
+    let Value::Reference { .. } = &input.value else { return Ok(()) };
+    let bad = |why: String| Mismatch::BadValue { input: input.id.clone(), why };
+    match (description.input(&input.id).map(|declared| &declared.data), input.value.resolved()) {
+        (Some(DataType::Literal(literal)), Value::Literal { text, .. }) => {
+            fit_literal(literal, text).map_err(bad)
+        }
+        (Some(DataType::BoundingBox(_)), Value::BoundingBox(_)) | (Some(DataType::Complex(_)) | None, _) => {
+            Ok(())
+        }
+        (Some(DataType::Literal(_) | DataType::BoundingBox(_)), _) => {
+            Err(bad("what was fetched is no text".to_owned()))
+        }
     }
-    Ok(())
 }
 
 fn fit_outputs(description: &ProcessDescription, form: &Form) -> Result<(), Mismatch> {
@@ -132,26 +148,63 @@ fn fit_outputs(description: &ProcessDescription, form: &Form) -> Result<(), Mism
             output: short(&wanted.id),
             known: names(description.outputs.iter().map(|o| o.id.as_str())),
         })?;
-        let (Some(format), DataType::Complex(complex)) = (&wanted.media_type, &declared.data) else {
-            continue;
-        };
-        // Every file can be had as a plain stream of bytes, whatever it is declared as: clients of today ask for that.
-        let octets = format.eq_ignore_ascii_case("application/octet-stream");
-        if !octets && !complex.formats.iter().any(|f| same_media_type(&f.media_type, format)) {
-            return Err(Mismatch::OutputFormat {
-                output: declared.id.clone(),
-                format: short(format),
-                supported: names(complex.formats.iter().map(|f| f.media_type.as_str())),
-            });
-        }
+        fit_output(declared, wanted.media_type.as_deref(), wanted.encoding.as_deref())?;
     }
     if form.raw {
-        let count = if form.outputs.is_empty() { description.outputs.len() } else { form.outputs.len() };
-        if count != 1 {
-            return Err(Mismatch::RawNeedsOne(count));
+        let all = description.outputs.iter().map(|output| output.id.as_str());
+        let wanted = form.outputs.iter().map(|output| output.id.as_str());
+        let ids: Vec<&str> = if form.outputs.is_empty() { all.collect() } else { wanted.collect() };
+        if ids.len() != 1 {
+            return Err(Mismatch::RawNeedsOne(names(ids.into_iter())));
         }
     }
     Ok(())
+}
+
+/// Whether an output can be delivered under a media type and in an encoding.
+pub fn fit_output(
+    declared: &OutputDescription,
+    media_type: Option<&str>,
+    encoding: Option<&str>,
+) -> Result<(), Mismatch> {
+    let supported: Vec<&str> = match &declared.data {
+        DataType::Complex(complex) => complex.formats.iter().map(|f| f.media_type.as_str()).collect(),
+        // As a text, and as an element of WPS 2.0.
+        DataType::Literal(_) => vec!["text/plain", "text/xml"],
+        DataType::BoundingBox(_) => vec!["text/xml"],
+    };
+    if let Some(wanted) = media_type {
+        // Everything can be had as a plain stream of bytes, whatever it is declared as: clients of today ask for that.
+        let octets = same_media_type(wanted, OCTETS);
+        // A text has its character set as a parameter.
+        let literal = matches!(declared.data, DataType::Literal(_));
+        let bare = if literal { wanted.split(';').next().unwrap_or_default() } else { wanted };
+        if !octets && !supported.iter().any(|known| same_media_type(known, bare)) {
+            return Err(Mismatch::OutputFormat {
+                output: declared.id.clone(),
+                format: short(wanted),
+                supported: names(supported.into_iter()),
+            });
+        }
+    }
+    let Some(wanted) = encoding else { return Ok(()) };
+    let is = |known: &str| known.eq_ignore_ascii_case(wanted.trim());
+    let fits = is("utf-8")
+        || is("utf8")
+        || match &declared.data {
+            DataType::Complex(complex) => {
+                is("base64") || complex.formats.iter().filter_map(|f| f.encoding.as_deref()).any(is)
+            }
+            DataType::Literal(_) | DataType::BoundingBox(_) => false,
+        };
+    if fits {
+        return Ok(());
+    }
+    let supported = match &declared.data {
+        DataType::Complex(_) => "base64 is possible, or none",
+        DataType::Literal(_) | DataType::BoundingBox(_) => "it has none",
+    };
+    Err(Mismatch::OutputEncoding { output: declared.id.clone(), encoding: short(wanted), supported })
 }
 
 fn fit_value(id: &str, declared: &DataType, value: &mut Value) -> Result<(), Mismatch> {
@@ -184,7 +237,8 @@ fn fit_value(id: &str, declared: &DataType, value: &mut Value) -> Result<(), Mis
             })
         }
         (DataType::BoundingBox(_), Value::BoundingBox(_)) => Ok(()),
-        (DataType::Literal(_), Value::Reference { .. }) => Ok(()),
+        // What it is shows when it has been fetched.
+        (DataType::Literal(_) | DataType::BoundingBox(_), Value::Reference { .. }) => Ok(()),
         (DataType::Literal(literal), value @ Value::Complex { .. }) => {
             // A client that knows the input as a document sends its text as ComplexData: its meaning is plain.
             let text = match &*value {

@@ -13,6 +13,7 @@ use futures::future::BoxFuture;
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 use url::Url;
+use wps_remote_protocol::Value;
 
 pub use policy::{Policy, PolicyError, Rewrite};
 
@@ -29,7 +30,8 @@ pub struct Reference {
     pub headers: Vec<(String, String)>,
 }
 
-/// References that lead back to this very service: they are answered from within, without network.
+/// What the face of a request knows of its references: which lead back to this very service, to be answered from within
+/// and without network, and how a bounding box is written.
 pub trait Within: Send + Sync {
     /// Writes what the reference stands for into the file, at most `limit` bytes, and answers its size; `None` if it leads
     /// elsewhere.
@@ -39,9 +41,12 @@ pub trait Within: Send + Sync {
         file: &'a mut tokio::fs::File,
         limit: u64,
     ) -> BoxFuture<'a, Option<Result<u64, FetchError>>>;
+
+    /// The bounding box that a fetched text is, or what is wrong with it.
+    fn bounding_box(&self, input: &str, text: &[u8]) -> Result<Value, String>;
 }
 
-/// No reference leads back.
+/// No reference leads back, and none is a bounding box.
 #[derive(Debug, Clone, Copy)]
 pub struct Nowhere;
 
@@ -53,6 +58,10 @@ impl Within for Nowhere {
         _: u64,
     ) -> BoxFuture<'a, Option<Result<u64, FetchError>>> {
         Box::pin(std::future::ready(None))
+    }
+
+    fn bounding_box(&self, _: &str, _: &[u8]) -> Result<Value, String> {
+        Err("a bounding box cannot be read here".to_owned())
     }
 }
 

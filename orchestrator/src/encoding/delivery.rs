@@ -113,6 +113,12 @@ impl<'a> Delivery<'a> {
         self.wanted.is_some_and(|wanted| wanted.as_reference)
     }
 
+    /// Whether the client asked for base64.
+    pub fn wants_base64(&self) -> bool {
+        let encoding = self.wanted.and_then(|wanted| wanted.encoding.as_deref());
+        encoding.is_some_and(|encoding| encoding.trim().eq_ignore_ascii_case("base64"))
+    }
+
     /// The file that holds the output, if it is one.
     pub fn file(&self) -> Option<&'a SharedFile> {
         match &self.output.value {

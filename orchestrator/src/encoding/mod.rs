@@ -219,6 +219,8 @@ impl Fault {
     pub fn locator_on(&self, face: Face) -> Option<&str> {
         match (face, self.kind) {
             (Face::Wps1, FaultKind::NoSuchProcess) => Some("Identifier"),
+            // More than one can be wanted in one way only.
+            (Face::Wps1, FaultKind::TooManyOutputs) => Some("RawDataOutput"),
             (Face::Wps1, FaultKind::NoSuchJob | FaultKind::ResultNotReady) => Some("executionId"),
             (Face::Wps2, FaultKind::NoSuchJob | FaultKind::ResultNotReady) => Some("JobID"),
             _ => self.locator.as_deref(),
@@ -273,8 +275,10 @@ impl From<Mismatch> for Fault {
             Mismatch::BadValue { input, .. } => Self::at(FaultKind::WrongInputData, input, text),
             Mismatch::InputFormat { input, .. } => Self::at(FaultKind::NoSuchFormat, input, text),
             Mismatch::UnknownOutput { output, .. } => Self::at(FaultKind::NoSuchOutput, output, text),
-            Mismatch::RawNeedsOne(_) => Self::at(FaultKind::TooManyOutputs, "RawDataOutput", text),
-            Mismatch::OutputFormat { output, .. } => Self::at(FaultKind::NoSuchFormat, output, text),
+            Mismatch::RawNeedsOne(outputs) => Self::at(FaultKind::TooManyOutputs, outputs, text),
+            Mismatch::OutputFormat { output, .. } | Mismatch::OutputEncoding { output, .. } => {
+                Self::at(FaultKind::NoSuchFormat, output, text)
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ fn each_mismatch_blames_the_right_thing() {
     assert_eq!((fault.kind.wps1(), fault.locator.as_deref()), (("InvalidParameterValue", 400), Some("x")));
     let fault = Fault::from(Mismatch::MissingInput { input: "x".into(), min: 1 });
     assert_eq!((fault.kind.wps1(), fault.locator.as_deref()), (("MissingParameterValue", 400), Some("x")));
-    let fault = Fault::from(Mismatch::RawNeedsOne(3));
+    let fault = Fault::from(Mismatch::RawNeedsOne("a, b".into()));
     assert_eq!(fault.kind.wps1().0, "InvalidParameterValue");
 }
 

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use wps_remote_protocol::{BoundingBox, Content, DataType, Format, Value};
 
 use super::characters::Piece;
-use super::xml::Content as Xml;
+use super::xml::{Content as Xml, Cursor, Element};
 use super::{Fault, FaultKind, clip};
 use crate::matching::same_media_type;
 
@@ -132,6 +132,39 @@ fn is_address(href: &str) -> bool {
         // The data itself; the size of the request bounds it.
         Some("data") => true,
         _ => false,
+    }
+}
+
+/// A box from an element with two corners.
+pub fn box_element(cursor: &mut Cursor<'_>, input: &str, element: &Element) -> Result<Value, Fault> {
+    let (mut lower, mut upper) = (String::new(), String::new());
+    while let Some(corner) = cursor.child()? {
+        match corner.name.as_str() {
+            "LowerCorner" => lower = cursor.text()?,
+            "UpperCorner" => upper = cursor.text()?,
+            _ => cursor.skip()?,
+        }
+    }
+    corners(input, element.trimmed("crs"), &lower, &upper)
+}
+
+/// A box that came by reference: a document of one element of either version, or the list of the key-value form.
+pub fn box_document(input: &str, bytes: &[u8]) -> Result<Value, Fault> {
+    let wrong = |why: String| Fault::at(FaultKind::WrongInputData, input, format!("input `{input}`: {why}"));
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    if !matches!(first, Some(b'<' | 0xEF | 0xFE | 0xFF)) {
+        let text = std::str::from_utf8(bytes).map_err(|_| wrong("what was fetched is no text".to_owned()))?;
+        return box_list(input, text.trim());
+    }
+    let mut cursor = Cursor::new(bytes).map_err(|error| wrong(error.to_string()))?;
+    let root = cursor.root().map_err(|error| wrong(error.to_string()))?;
+    match root.name.as_str() {
+        "BoundingBox" | "WGS84BoundingBox" | "BoundingBoxData" => {
+            let value = box_element(&mut cursor, input, &root)?;
+            cursor.finish().map_err(|error| wrong(error.to_string()))?;
+            Ok(value)
+        }
+        other => Err(wrong(format!("what was fetched is no bounding box, but `{}`", clip(other, 80)))),
     }
 }
 

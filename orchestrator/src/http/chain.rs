@@ -13,11 +13,12 @@ use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
+use wps_remote_protocol::Value;
 
 use super::files::Visitor;
 use super::wps::{self, Arrival};
 use super::{AppState, PATHS, files};
-use crate::encoding::Fault;
+use crate::encoding::{Fault, values};
 use crate::references::{FetchError, Reference, Within, shown};
 
 /// Deepest nesting of requests.
@@ -71,6 +72,12 @@ impl Within for Chain<'_> {
             let place = self.place(&reference.href)?;
             Some(self.answer(place, reference, file, limit).await)
         })
+    }
+
+    fn bounding_box(&self, input: &str, text: &[u8]) -> Result<Value, String> {
+        let prefix = format!("input `{input}`: ");
+        values::box_document(input, text)
+            .map_err(|fault| fault.text.strip_prefix(&prefix).unwrap_or(&fault.text).to_owned())
     }
 }
 

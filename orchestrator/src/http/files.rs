@@ -10,20 +10,24 @@ use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
+use futures::TryStreamExt;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
-use tokio_util::io::ReaderStream;
+use tokio_util::io::{ReaderStream, StreamReader};
 use wps_remote_protocol::{Content, Value};
 
 use super::auth::{Asking, now};
-use super::guard::method_not_allowed;
-use super::{AppState, Operation, RequestId, report};
+use super::guard::{self, method_not_allowed};
+use super::{AppState, Operation, RequestId, encoded, report};
 use crate::encoding::delivery::{self, Delivery};
 use crate::encoding::kvp::Query;
 use crate::encoding::wps1::response::box_document;
+use crate::encoding::wps2::VERSION;
+use crate::encoding::wps2::response::raw_document;
 use crate::encoding::{Fault, FaultKind, clip};
 use crate::engine::job::{Job, JobId};
+use crate::matching::{OCTETS, same_media_type};
 
 /// Size of the pieces in which a file goes out, in bytes.
 const PIECE: usize = 256 * 1024;
@@ -34,7 +38,7 @@ pub(super) async fn download(
     path: Result<Path<(String, String, String)>, PathRejection>,
     request: Request,
 ) -> Response {
-    let (parts, _) = request.into_parts();
+    let parts = parts(request);
     let answered = match path {
         _ if !matches!(parts.method, Method::GET | Method::HEAD) => Err(method_not_allowed(&parts.method)),
         Ok(Path((job, output, file))) => {
@@ -52,7 +56,7 @@ pub(super) async fn input(
     path: Result<Path<(String, usize)>, PathRejection>,
     request: Request,
 ) -> Response {
-    let (parts, _) = request.into_parts();
+    let parts = parts(request);
     let answered = match path {
         _ if !matches!(parts.method, Method::GET | Method::HEAD) => Err(method_not_allowed(&parts.method)),
         Ok(Path((job, n))) => {
@@ -63,6 +67,16 @@ pub(super) async fn input(
     told(answered, &parts)
 }
 
+/// The head of a request, without what does not count.
+fn parts(request: Request) -> Parts {
+    let (mut parts, _) = request.into_parts();
+    if parts.method != Method::GET {
+        // RFC 9110 §14.2: a range is defined for GET only.
+        parts.headers.remove(header::RANGE);
+    }
+    parts
+}
+
 fn told(answered: Result<Response, Fault>, parts: &Parts) -> Response {
     let mut response = answered.unwrap_or_else(|mut fault| {
         if let (FaultKind::Internal, Some(RequestId(id))) = (fault.kind, parts.extensions.get::<RequestId>())
@@ -71,6 +85,7 @@ fn told(answered: Result<Response, Fault>, parts: &Parts) -> Response {
         }
         report(&fault)
     });
+    guard::allow(&mut response, "GET, HEAD, OPTIONS");
     response.extensions_mut().insert(Operation("download"));
     response
 }
@@ -100,19 +115,22 @@ pub(super) struct Visitor {
     asking: Asking,
     /// End and signature.
     link: Option<(String, String)>,
+    /// The link came from a document of WPS 2.0.
+    second: bool,
 }
 
 impl Visitor {
     /// Another request of this caller, from within.
     pub(super) fn within(asking: &Asking) -> Self {
-        Self { asking: asking.clone(), link: None }
+        Self { asking: asking.clone(), link: None, second: false }
     }
 
     fn of(parts: &Parts) -> Self {
         let query = Query::parse(parts.uri.query().unwrap_or_default()).ok();
         let value = |name: &str| query.as_ref().and_then(|query| query.get(name).ok().flatten());
         let link = value("until").zip(value("signature"));
-        Self { asking: Asking::of(&parts.extensions), link }
+        let second = value("version").is_some_and(|version| version == VERSION);
+        Self { asking: Asking::of(&parts.extensions), link, second }
     }
 
     fn may_have(&self, state: &AppState, job: &Job) -> bool {
@@ -150,6 +168,11 @@ pub(super) async fn find(
         return Err(not_found());
     }
     let media_type = delivery.format().media_type;
+    if let (true, Value::BoundingBox(_)) = (visitor.second, &delivery.output.value)
+        && let Some(document) = raw_document(&delivery)
+    {
+        return memory(document.as_bytes(), "text/xml", Some(&delivery.file_name()), headers);
+    }
     self::output(state, &delivery, &media_type, headers).await
 }
 
@@ -167,7 +190,9 @@ pub(super) async fn output(
     let name = delivery.file_name();
     match &delivery.output.value {
         Value::Literal { text, .. } => {
-            memory(text.as_bytes(), "text/plain; charset=utf-8", Some(&name), headers)
+            let octets = same_media_type(media_type, OCTETS);
+            let media_type = if octets { OCTETS } else { "text/plain; charset=utf-8" };
+            memory(text.as_bytes(), media_type, Some(&name), headers)
         }
         Value::BoundingBox(area) => memory(box_document(area).as_bytes(), "text/xml", Some(&name), headers),
         Value::Complex { content: Content::Shared(file), .. } => {
@@ -185,6 +210,29 @@ pub(super) async fn output(
             format!("the output is not kept here; it is at {}", clip(href, 1000)),
         )),
     }
+}
+
+/// An output as the answer to an Execute: as it is, or in base64 if the client wants it so.
+pub(super) async fn raw(
+    state: &AppState,
+    delivery: &Delivery<'_>,
+    media_type: &str,
+) -> Result<Response, Fault> {
+    let mut response = output(state, delivery, media_type, &HeaderMap::new()).await?;
+    if !delivery.wants_base64() {
+        return Ok(response);
+    }
+    let headers = response.headers_mut();
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    for name in [header::CONTENT_LENGTH, header::ETAG, header::ACCEPT_RANGES] {
+        headers.remove(name);
+    }
+    if let Some(length) = length {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(encoded::encoded_len(length)));
+    }
+    let pieces = std::mem::take(response.body_mut()).into_data_stream().map_err(std::io::Error::other);
+    *response.body_mut() = encoded::body(StreamReader::new(pieces));
+    Ok(response)
 }
 
 /// Bytes that are in memory.
@@ -274,6 +322,13 @@ fn prepare(
     if let Some(name) = name {
         set(header::CONTENT_DISPOSITION, value(disposition(name)));
     }
+    // RFC 9110 §13.1.1, §13.2.2: what the client has a part of must be the same still.
+    if let Some(tags) = text(header::IF_MATCH)
+        && !tags.split(',').any(|tag| tag.trim() == "*" || tag.trim() == etag)
+    {
+        *response.status_mut() = StatusCode::PRECONDITION_FAILED;
+        return None;
+    }
     if is_known(asked, &etag) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return None;
@@ -300,8 +355,8 @@ fn prepare(
 
 /// Whether a client has what this tag stands for (RFC 9110 §13.1.2).
 pub(super) fn is_known(asked: &HeaderMap, etag: &str) -> bool {
-    let known = asked.get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok()).unwrap_or_default();
-    known.split(',').any(|tag| tag.trim() == "*" || weak(tag) == etag)
+    let known = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
+    known.flat_map(|tags| tags.split(',')).any(|tag| tag.trim() == "*" || weak(tag) == etag)
 }
 
 fn weak(tag: &str) -> &str {

@@ -108,6 +108,13 @@ pub(super) async fn wrong_method(request: Request) -> Response {
     report(&method_not_allowed(request.method()))
 }
 
+/// Tells which methods fit, where one did not (RFC 9110 §15.5.6).
+pub(super) fn allow(response: &mut Response, methods: &'static str) {
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    }
+}
+
 /// The fault for a method that does not fit.
 pub(super) fn method_not_allowed(method: &Method) -> Fault {
     let method = clip(method.as_str(), 20);

@@ -14,6 +14,7 @@ mod auth;
 mod body;
 mod cache;
 mod chain;
+mod encoded;
 mod files;
 mod guard;
 mod links;

@@ -8,7 +8,7 @@ use axum::response::Response;
 use super::auth::Asking;
 use super::body;
 use super::chain::Position;
-use super::guard::method_not_allowed;
+use super::guard::{self, method_not_allowed};
 use super::{AppState, Operation, Peer, RequestId, links, report_on, wps1, wps2};
 use crate::encoding::kvp::Query;
 use crate::encoding::wps2::WPS_2_0;
@@ -89,6 +89,7 @@ pub(super) async fn entry(State(state): State<AppState>, request: Request) -> Re
             report_on(&fault, face)
         }
     };
+    guard::allow(&mut response, "GET, HEAD, POST, OPTIONS");
     response.extensions_mut().insert(operation);
     response
 }

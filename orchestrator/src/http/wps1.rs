@@ -8,7 +8,7 @@ use super::cache::Key;
 use super::chain::Chain;
 use super::wps::Arrival;
 use super::{AppState, files, run, xml};
-use crate::encoding::delivery::{self, Delivery};
+use crate::encoding::delivery;
 use crate::encoding::kvp::Query;
 use crate::encoding::wps1::execute::Execute;
 use crate::encoding::wps1::request;
@@ -17,6 +17,7 @@ use crate::encoding::wps1::{capabilities, describe};
 use crate::encoding::{Face, Fault, FaultKind};
 use crate::engine::job::{Job, JobState};
 use crate::jobs::NewJob;
+use crate::matching;
 
 pub(super) use crate::encoding::wps1::request::Request;
 
@@ -58,7 +59,11 @@ pub(super) async fn answer(state: &AppState, arrival: &Arrival, asked: Request) 
         Request::GetExecutionResult { job, output, media_type } => {
             let job = run::view(state, asking, job).await?;
             let delivery = delivery::one(&job, output.as_deref())?;
-            raw(state, &delivery, media_type.as_deref()).await
+            if let Some(declared) = delivery.declared {
+                matching::fit_output(declared, media_type.as_deref(), None)?;
+            }
+            let media_type = media_type.unwrap_or_else(|| delivery.format().media_type);
+            files::output(state, &delivery, &media_type, &HeaderMap::new()).await
         }
         Request::Dismiss(id) => {
             let job = run::dismiss(state, asking, id).await?;
@@ -114,7 +119,7 @@ async fn execute(state: &AppState, arrival: &Arrival, execute: Execute) -> Resul
     let [only] = all.as_slice() else {
         return Err(Fault::new(FaultKind::JobFailed, "the job succeeded, but without the wanted output"));
     };
-    raw(state, only, None).await
+    files::raw(state, only, &only.format().media_type).await
 }
 
 /// On which occasion a client gets an ExecuteResponse.
@@ -147,10 +152,4 @@ async fn document(state: &AppState, arrival: &Arrival, job: &Job, told: Told) ->
         dismissing: told == Told::Dismissed,
     };
     xml(response::document(job, &view))
-}
-
-/// One output as it is, under the wanted MIME type.
-async fn raw(state: &AppState, delivery: &Delivery<'_>, media_type: Option<&str>) -> Result<Response, Fault> {
-    let media_type = media_type.map_or_else(|| delivery.format().media_type, str::to_owned);
-    files::output(state, delivery, &media_type, &HeaderMap::new()).await
 }

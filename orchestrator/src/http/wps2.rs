@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::http::HeaderMap;
 use axum::response::Response;
+use wps_remote_protocol::Value;
 
 use super::auth::Asking;
 use super::cache::Key;
@@ -18,6 +19,7 @@ use crate::encoding::wps2::{offerings, request};
 use crate::encoding::{Face, Fault, FaultKind};
 use crate::engine::job::{Job, JobId, JobState, Timestamp};
 use crate::jobs::NewJob;
+use crate::matching::{OCTETS, same_media_type};
 
 pub(super) use crate::encoding::wps2::request::Request;
 
@@ -118,15 +120,15 @@ async fn result(state: &AppState, arrival: &Arrival, job: &Job) -> Result<Respon
     let [only] = all.as_slice() else {
         return Err(Fault::new(FaultKind::JobFailed, "the job succeeded, but without the wanted output"));
     };
-    let none = HeaderMap::new();
-    // A literal is a document of one element, unless the client wants plain text in so many words.
+    // A literal is a document of one element, unless the client wants plain text, or bytes, in so many words.
     let plain = only
         .wanted
         .and_then(|wanted| wanted.media_type.as_deref())
-        .is_some_and(|m| m.starts_with("text/plain"));
-    match response::raw_document(only).filter(|_| !plain) {
-        Some(document) => files::memory(document.as_bytes(), "text/xml", None, &none),
-        None => files::output(state, only, &only.format().media_type, &none).await,
+        .is_some_and(|m| m.starts_with("text/plain") || same_media_type(m, OCTETS));
+    let bare = plain && matches!(only.output.value, Value::Literal { .. });
+    match response::raw_document(only).filter(|_| !bare) {
+        Some(document) => files::memory(document.as_bytes(), "text/xml", None, &HeaderMap::new()),
+        None => files::raw(state, only, &only.format().media_type).await,
     }
 }
 

@@ -243,8 +243,38 @@ fn outputs_exist_and_have_the_wanted_format() {
     assert_eq!(check(true, vec![want("zip", Some("application/octet-stream"))]), Ok(()));
     assert!(matches!(check(false, vec![want("zap", None)]), Err(Mismatch::UnknownOutput { .. })));
     assert!(matches!(check(false, vec![want("zip", Some("image/png"))]), Err(Mismatch::OutputFormat { .. })));
-    assert_eq!(check(true, vec![]), Err(Mismatch::RawNeedsOne(2)));
-    assert_eq!(check(true, vec![want("zip", None), want("n", None)]), Err(Mismatch::RawNeedsOne(2)));
+    assert_eq!(check(true, vec![]), Err(Mismatch::RawNeedsOne("zip, n".into())));
+    assert_eq!(
+        check(true, vec![want("zip", None), want("n", None)]),
+        Err(Mismatch::RawNeedsOne("zip, n".into()))
+    );
+}
+
+#[test]
+fn an_output_is_delivered_in_what_it_has_or_not_at_all() {
+    let zip = output("zip", complex(&["application/zip"]));
+    let number = output("n", literal(LiteralType::Long, AllowedValues::Any));
+    let area = output("x", DataType::BoundingBox(BoundingBoxData { crs: vec!["EPSG:4326".into()] }));
+    for (output, media_type, encoding) in [
+        (&zip, "application/zip", "base64"),
+        (&zip, "application/octet-stream", "BASE64"),
+        (&number, "text/plain; charset=utf-8", "UTF-8"),
+        (&number, "text/xml", "utf-8"),
+        (&number, "application/octet-stream", "utf8"),
+        (&area, "text/xml", "UTF-8"),
+    ] {
+        assert_eq!(fit_output(output, Some(media_type), Some(encoding)), Ok(()), "{media_type} {encoding}");
+        assert_eq!(fit_output(output, None, None), Ok(()));
+    }
+    for (output, media_type) in [(&number, "image/png"), (&number, "application/json"), (&area, "text/plain")]
+    {
+        let refused = fit_output(output, Some(media_type), None);
+        assert!(matches!(refused, Err(Mismatch::OutputFormat { .. })), "{media_type}");
+    }
+    for (output, encoding) in [(&zip, "gzip"), (&number, "base64"), (&area, "base64")] {
+        let refused = fit_output(output, None, Some(encoding));
+        assert!(matches!(refused, Err(Mismatch::OutputEncoding { .. })), "{encoding}");
+    }
 }
 
 #[test]

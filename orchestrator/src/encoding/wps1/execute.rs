@@ -79,6 +79,7 @@ fn input(cursor: &mut Cursor<'_>, description: &ProcessDescription) -> Result<In
         match (element.name.as_str(), &id) {
             ("Identifier", _) => id = Some(cursor.text()?.trim().to_owned()),
             ("Data" | "Reference", None) => return Err(no_input_id()),
+            ("Data" | "Reference", Some(id)) if value.is_some() => return Err(several_values(id)),
             ("Data", Some(id)) => value = Some(data(cursor, id, description)?),
             ("Reference", Some(id)) => value = Some(reference(cursor, id, &element)?),
             _ => cursor.skip()?,
@@ -89,6 +90,12 @@ fn input(cursor: &mut Cursor<'_>, description: &ProcessDescription) -> Result<In
         Fault::at(FaultKind::MissingParameter, "Data", format!("the input `{}` has no data", clip(&id, 80)))
     })?;
     Ok(Input { id, value })
+}
+
+fn several_values(id: &str) -> Fault {
+    let text =
+        format!("the input `{}` has more than one value; several values are several inputs", clip(id, 80));
+    Fault::at(FaultKind::WrongInputData, id, text)
 }
 
 fn no_input_id() -> Fault {
@@ -109,7 +116,7 @@ fn data(cursor: &mut Cursor<'_>, id: &str, description: &ProcessDescription) -> 
                 value = Some(values::complex(id, content, given(&element), declared)?);
             }
             // The first name is the standard's, the second that of old browser clients.
-            "BoundingBoxData" | "BoundingBox" => value = Some(bounding_box(cursor, id, &element)?),
+            "BoundingBoxData" | "BoundingBox" => value = Some(values::box_element(cursor, id, &element)?),
             _ => cursor.skip()?,
         }
     }
@@ -128,18 +135,6 @@ fn given(element: &Element) -> Given<'_> {
         encoding: element.trimmed("encoding"),
         schema: element.trimmed("schema"),
     }
-}
-
-fn bounding_box(cursor: &mut Cursor<'_>, id: &str, element: &Element) -> Result<Value, Fault> {
-    let (mut lower, mut upper) = (String::new(), String::new());
-    while let Some(corner) = cursor.child()? {
-        match corner.name.as_str() {
-            "LowerCorner" => lower = cursor.text()?,
-            "UpperCorner" => upper = cursor.text()?,
-            _ => cursor.skip()?,
-        }
-    }
-    values::corners(id, element.trimmed("crs"), &lower, &upper)
 }
 
 /// `wps:Reference` (§10.2.1 table 54): an address, perhaps headers, perhaps a body.
@@ -167,13 +162,21 @@ fn reference(cursor: &mut Cursor<'_>, id: &str, element: &Element) -> Result<Val
 
 fn response_form(cursor: &mut Cursor<'_>) -> Result<Form, Fault> {
     let mut form = Form::default();
+    let mut document = false;
     while let Some(element) = cursor.child()? {
         match element.name.as_str() {
+            "RawDataOutput" if document => return Err(both_forms()),
+            "ResponseDocument" if form.raw => return Err(both_forms()),
+            "RawDataOutput" if form.raw => return Err(several_raw()),
+            "ResponseDocument" if document => {
+                return Err(Fault::invalid("ResponseDocument", "there is more than one ResponseDocument"));
+            }
             "RawDataOutput" => {
                 form.raw = true;
                 form.outputs = vec![output(cursor, &element)?];
             }
             "ResponseDocument" => {
+                document = true;
                 form.store = flag(&element, "storeExecuteResponse")?;
                 form.status = flag(&element, "status")?;
                 form.lineage = flag(&element, "lineage")?;
@@ -194,12 +197,17 @@ fn response_form(cursor: &mut Cursor<'_>) -> Result<Form, Fault> {
     checked(form)
 }
 
+/// §10.2.1 table 49: one form or the other.
+fn both_forms() -> Fault {
+    Fault::invalid("RawDataOutput", "RawDataOutput and ResponseDocument exclude each other")
+}
+
+fn several_raw() -> Fault {
+    Fault::at(FaultKind::TooManyOutputs, "RawDataOutput", "a raw answer holds exactly one output")
+}
+
 fn too_many_outputs() -> Fault {
-    Fault::at(
-        FaultKind::TooManyOutputs,
-        "ResponseDocument",
-        format!("more than {MAX_OUTPUTS} outputs are named"),
-    )
+    Fault::invalid("ResponseDocument", format!("more than {MAX_OUTPUTS} outputs are named"))
 }
 
 fn output(cursor: &mut Cursor<'_>, element: &Element) -> Result<OutputRequest, Fault> {
@@ -253,14 +261,10 @@ pub(super) fn from_kvp(query: &Query, lookup: Lookup<'_>) -> Result<Execute, Fau
     let raw = query.entries("RawDataOutput", &OUTPUT_ATTRIBUTES)?;
     let document = query.entries("ResponseDocument", &OUTPUT_ATTRIBUTES)?;
     if !raw.is_empty() && !document.is_empty() {
-        return Err(Fault::invalid("RawDataOutput", "RawDataOutput and ResponseDocument exclude each other"));
+        return Err(both_forms());
     }
     if raw.len() > 1 {
-        return Err(Fault::at(
-            FaultKind::TooManyOutputs,
-            "RawDataOutput",
-            "a raw answer holds exactly one output",
-        ));
+        return Err(several_raw());
     }
     if document.len() > MAX_OUTPUTS {
         return Err(too_many_outputs());

@@ -98,6 +98,13 @@ fn input(
     let mut value = None;
     while let Some(child) = cursor.child()? {
         match child.name.as_str() {
+            "Data" | "Reference" if value.is_some() => {
+                let text = format!(
+                    "the input `{}` has more than one value; several values are several inputs",
+                    clip(&id, 80)
+                );
+                return Err(Fault::at(FaultKind::WrongInputData, id, text));
+            }
             "Data" => value = Some(data(cursor, &child, &id, description)?),
             "Reference" => value = Some(reference(cursor, &child, &id)?),
             "Input" => {
@@ -151,15 +158,7 @@ fn wrapped(markup: &str, id: &str) -> Result<Option<Value>, Fault> {
             Ok(Some(Value::Literal { text: cursor.text()?, uom }))
         }
         (super::OWS_2_0 | ows::OWS_1_1, "BoundingBox" | "WGS84BoundingBox") => {
-            let (mut lower, mut upper) = (String::new(), String::new());
-            while let Some(corner) = cursor.child()? {
-                match corner.name.as_str() {
-                    "LowerCorner" => lower = cursor.text()?,
-                    "UpperCorner" => upper = cursor.text()?,
-                    _ => cursor.skip()?,
-                }
-            }
-            values::corners(id, root.trimmed("crs"), &lower, &upper).map(Some)
+            values::box_element(&mut cursor, id, &root).map(Some)
         }
         _ => Ok(None),
     }

@@ -85,7 +85,12 @@ pub fn result(job: &Job, outputs_url: &str, files: &Files) -> String {
 }
 
 fn write_link(writer: &mut Writer, job: &Job, delivery: Delivery<'_>, outputs_url: &str) {
-    let link = delivery.link(job, outputs_url);
+    let mut link = delivery.link(job, outputs_url);
+    if matches!(delivery.output.value, Value::BoundingBox(_)) {
+        // A box is written in another namespace than for WPS 1.0.0.
+        link.push_str("?version=");
+        link.push_str(super::VERSION);
+    }
     let format = delivery.format();
     let mut attributes =
         vec![("xlink:href", link.as_str()), ("mimeType", schema_media_type(&format.media_type))];

@@ -1,9 +1,9 @@
 //! Inputs that other processes of ours make, and documents that repeat what was asked for.
 
-use wps_remote_protocol::{Content, Value};
+use wps_remote_protocol::{BoundingBox, Content, Output, Value};
 
 use super::world::{World, world};
-use super::wps::{at_once, never};
+use super::wps::{at_once, done, never};
 use crate::engine::job::JobId;
 use crate::http::HttpConfig;
 
@@ -187,4 +187,72 @@ async fn lineage_repeats_references_without_their_credentials() {
     assert!(text.contains("<wps:Reference xlink:href=\"http://geoserver/wps\" method=\"POST\""), "{text}");
     assert!(text.contains("key=\"Accept\"") && text.contains("<wps:GetCapabilities "), "{text}");
     assert!(!text.contains("c2VjcmV0"), "{text}");
+}
+
+#[tokio::test]
+async fn a_bounding_box_may_come_by_reference() {
+    let extent = BoundingBox { crs: Some("EPSG:4326".into()), lower: vec![1.0, 2.0], upper: vec![3.0, 4.0] };
+    let result = extent.clone();
+    let world = world(HttpConfig::default(), move |_| {
+        Some(done(vec![Output::new("extent", Value::BoundingBox(result.clone()))]))
+    })
+    .await;
+    world
+        .get("/wps?service=WPS&version=1.0.0&request=Execute&identifier=test:Everything&RawDataOutput=extent")
+        .await;
+    let stored = format!("http://{}/outputs/{}/extent/extent.xml", world.address, world.newest());
+    let corners = "%3Co:LowerCorner%3E1%202%3C/o:LowerCorner%3E%3Co:UpperCorner%3E3%204%3C/o:UpperCorner%3E";
+    let document = |name: &str, version: &str| {
+        format!("data:text/xml,%3Co:{name}%20xmlns:o='http://www.opengis.net/ows/{version}'%20crs='EPSG:4326'%3E{corners}%3C/o:{name}%3E")
+            .replace('\'', "&apos;")
+    };
+    let run = "http://geoserver/wps?service=WPS&amp;version=1.0.0&amp;request=Execute&amp;identifier=test:Everything&amp;RawDataOutput=extent";
+    for href in [
+        document("BoundingBox", "1.1"),
+        document("BoundingBox", "2.0"),
+        document("WGS84BoundingBox", "1.1"),
+        "data:,1,2,3,4,EPSG:4326%0A".to_owned(),
+        stored.clone(),
+        format!("{stored}?version=2.0.0"),
+        run.to_owned(),
+    ] {
+        let input = format!(
+            "<wps:Input><ows:Identifier>bbox</ows:Identifier><wps:Reference xlink:href='{href}'/></wps:Input>"
+        );
+        let first = format!(
+            "<wps:Execute service='WPS' version='1.0.0' {NAMES}><ows:Identifier>test:Everything</ows:Identifier>\
+             <wps:DataInputs>{input}</wps:DataInputs><wps:ResponseForm><wps:ResponseDocument lineage='true'/></wps:ResponseForm></wps:Execute>"
+        );
+        let second = format!(
+            "<w:Execute service='WPS' version='2.0.0' xmlns:w='http://www.opengis.net/wps/2.0' xmlns:o='http://www.opengis.net/ows/2.0' \
+             xmlns:xlink='http://www.w3.org/1999/xlink'><o:Identifier>test:Everything</o:Identifier>\
+             <w:Input id='bbox'><w:Reference xlink:href='{href}'/></w:Input></w:Execute>"
+        );
+        for execute in [first, second] {
+            world.post("/wps", &execute).await.xml(200);
+            let job = world.store.load(world.newest()).await.unwrap().unwrap();
+            assert_eq!(job.inputs[0].value.resolved(), &Value::BoundingBox(extent.clone()), "{href}");
+        }
+    }
+    let path = stored.strip_prefix(&format!("http://{}", world.address)).unwrap();
+    for (query, namespace) in [("", "ows/1.1"), ("?version=2.0.0", "ows/2.0")] {
+        let document = world.get(&format!("{path}{query}")).await;
+        assert!(document.text().contains(namespace), "{}", document.text());
+    }
+    let jobs = world.accepted.lock().unwrap().len();
+    for (href, why) in [
+        ("data:,1,2,3", "no bounding box"),
+        ("data:text/xml,%3Ca/%3E", "no bounding box, but `a`"),
+        ("data:;base64,//79", "fetched is no text"),
+        ("data:text/xml,%3CBoundingBox%3E", "not closed"),
+    ] {
+        let get = format!(
+            "/wps?service=WPS&version=1.0.0&request=Execute&identifier=test:Everything&DataInputs=bbox=@href={}",
+            percent_encoding::utf8_percent_encode(href, percent_encoding::NON_ALPHANUMERIC)
+        );
+        let text = world.get(&get).await;
+        assert!(text.exception(400, "InvalidParameterValue", "bbox").contains(why), "{}", text.text());
+        assert_eq!(text.text().matches("input `bbox`").count(), 1, "{}", text.text());
+    }
+    assert_eq!(world.accepted.lock().unwrap().len(), jobs);
 }

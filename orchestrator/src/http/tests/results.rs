@@ -35,8 +35,25 @@ async fn a_file_comes_whole_in_parts_or_not_again() {
     assert_eq!((beyond.status, beyond.header("content-range")), (416, "bytes */10"));
     let known = get(&[("If-None-Match", &tag)]).await;
     assert_eq!((known.status, known.body.len()), (304, 0));
-    let head = world.send("HEAD", &path, &[], b"").await;
-    assert_eq!((head.status, head.header("content-length"), head.body.len()), (200, "10", 0));
+    let known = get(&[("If-None-Match", "\"old\""), ("If-None-Match", &format!("\"older\", W/{tag}"))]).await;
+    assert_eq!((known.status, known.body.len()), (304, 0), "several lines are one list");
+    for (wanted, status) in [(tag.as_str(), 206), ("*", 206), ("\"old\"", 412)] {
+        assert_eq!(get(&[("Range", "bytes=2-4"), ("If-Match", wanted)]).await.status, status, "{wanted}");
+    }
+    // Several ranges may be answered by the whole (RFC 9110 §14.2).
+    assert_eq!(get(&[("Range", "bytes=0-1,4-5")]).await.text(), "0123456789");
+    for headers in [vec![], vec![("Range", "bytes=2-4")]] {
+        let head = world.send("HEAD", &path, &headers, b"").await;
+        assert_eq!(
+            (head.status, head.header("content-length"), head.body.len()),
+            (200, "10", 0),
+            "no ranges by HEAD"
+        );
+    }
+    let wrong = world.send("PUT", &path, &[], b"").await;
+    assert_eq!((wrong.status, wrong.header("allow")), (405, "GET, HEAD, OPTIONS"));
+    let wrong = world.send("DELETE", "/wps", &[], b"").await;
+    assert_eq!((wrong.status, wrong.header("allow")), (405, "GET, HEAD, POST, OPTIONS"));
 }
 
 #[tokio::test]

@@ -316,6 +316,28 @@ async fn status_documents_survive_a_restart_and_the_process() {
 }
 
 #[tokio::test]
+async fn raw_answers_come_in_the_wanted_encoding_or_not_at_all() {
+    let world = plain(at_once).await;
+    let run = "/wps?service=WPS&version=1.0.0&request=Execute&identifier=test:Everything&RawDataOutput=";
+    let zip = world.get(&format!("{run}result1@encoding=Base64")).await;
+    assert_eq!((zip.text(), zip.header("content-type")), ("UEsDBAA=", "application/zip"));
+    assert_eq!((zip.header("content-length"), zip.header("etag")), ("8", ""));
+    assert_eq!(world.get(&format!("{run}result1@encoding=utf-8")).await.body, b"PK\x03\x04\x00");
+    let count = world.get(&format!("{run}count@mimeType=application/octet-stream")).await;
+    assert_eq!((count.text(), count.header("content-type")), ("42", "application/octet-stream"));
+    for wanted in ["result1@encoding=gzip", "count@encoding=base64", "count@mimeType=image/png"] {
+        let refused = world.get(&format!("{run}{wanted}")).await;
+        refused.exception(400, "InvalidParameterValue", wanted.split('@').next().unwrap());
+    }
+    let second = "<wps:Execute service='WPS' version='2.0.0' response='raw' xmlns:wps='http://www.opengis.net/wps/2.0' \
+                  xmlns:ows='http://www.opengis.net/ows/2.0'><ows:Identifier>test:Everything</ows:Identifier><wps:Output id='result1' \
+                  encoding='base64'/></wps:Execute>";
+    assert_eq!(world.post("/wps", second).await.text(), "UEsDBAA=");
+    let second = second.replace("id='result1' encoding='base64'", "id='count' mimeType='application/json'");
+    world.post("/wps", &second).await.exception(400, "NoSuchFormat", "count");
+}
+
+#[tokio::test]
 async fn dismissing_results_and_lists() {
     let world = plain(never).await;
     let location = world.post("/wps", &contour(STORED)).await.link("statusLocation", &world);
@@ -340,8 +362,13 @@ async fn dismissing_results_and_lists() {
     let output = world.keep(id, "result1", "contour.zip", b"PK", "application/zip");
     world.set(id, done(vec![output, count()])).await;
     let result = format!("/wps?service=WPS&version=1.0.0&request=GetExecutionResult&executionId={id}");
-    let zip = world.get(&format!("{result}&outputId=result1&mimetype=application/x-zip")).await;
-    assert_eq!((zip.body.as_slice(), zip.header("content-type")), (b"PK".as_slice(), "application/x-zip"));
+    for named in ["application/zip", "application/octet-stream"] {
+        let zip = world.get(&format!("{result}&outputId=result1&mimetype={named}")).await;
+        assert_eq!((zip.body.as_slice(), zip.header("content-type")), (b"PK".as_slice(), named));
+    }
+    // A client must not make a page of what is none.
+    let page = world.get(&format!("{result}&outputId=result1&mimetype=text/html")).await;
+    page.exception(400, "InvalidParameterValue", "result1");
     assert_eq!(world.send("POST", &format!("{result}&outputId=count"), &[], b"").await.text(), "42");
     world.get(&format!("{result}&outputId=no")).await.exception(400, "InvalidParameterValue", "outputId");
     world.get(&result).await.exception(400, "MissingParameterValue", "outputId");

@@ -83,7 +83,7 @@ async fn synchronous_answers() {
     assert!(reference.xml(200).contains("<wps:Reference "));
     assert_eq!(world.get(&reference.link("xlink:href", &world)).await.text(), "42");
     let many = world.post("/wps", &execute("mode='sync' response='raw'", "")).await;
-    many.exception(400, "TooManyOutputs", "RawDataOutput");
+    many.exception(400, "TooManyOutputs", "result1, gml, count, extent");
 }
 
 #[tokio::test]

@@ -304,6 +304,29 @@ fn quirk_07_no_response_form_means_all_outputs() {
 }
 
 #[test]
+fn an_answer_has_one_form_and_an_input_one_value() {
+    let raw = "<wps:RawDataOutput><ows:Identifier>count</ows:Identifier></wps:RawDataOutput>";
+    for (forms, locator) in [
+        (format!("{raw}{raw}"), "RawDataOutput"),
+        (format!("{raw}<wps:ResponseDocument/>"), "RawDataOutput"),
+        (format!("<wps:ResponseDocument storeExecuteResponse='true'/>{raw}"), "RawDataOutput"),
+        ("<wps:ResponseDocument/><wps:ResponseDocument/>".to_owned(), "ResponseDocument"),
+    ] {
+        let fault = everything(&format!("<wps:ResponseForm>{forms}</wps:ResponseForm>")).unwrap_err();
+        assert_eq!(
+            (fault.kind.wps1().0, fault.locator.as_deref()),
+            ("InvalidParameterValue", Some(locator)),
+            "{forms}"
+        );
+    }
+    let literal = "<wps:Data><wps:LiteralData>a</wps:LiteralData></wps:Data>";
+    for second in [literal, "<wps:Reference xlink:href='http://h/'/>"] {
+        let fault = input("doc", &format!("{literal}{second}")).unwrap_err();
+        assert_eq!(fault.locator.as_deref(), Some("doc"), "{second}");
+    }
+}
+
+#[test]
 fn quirk_08_an_input_may_come_several_times() {
     let one = |text: &str| {
         format!(
