@@ -64,7 +64,10 @@ enum Command {
     /// Print the commented sample configuration
     Config,
     /// Show the jobs of a running orchestrator, newest first
+    #[command(args_conflicts_with_subcommands = true)]
     Jobs {
+        #[command(subcommand)]
+        action: Option<query::JobAction>,
         #[command(flatten)]
         target: query::Target,
         /// Show one job, with its log
@@ -73,10 +76,20 @@ enum Command {
         #[arg(long, requires = "id")]
         dismiss: bool,
     },
-    /// Show the agents that a running orchestrator sees
+    /// Show the agents that a running orchestrator sees, or take one out of service
+    #[command(args_conflicts_with_subcommands = true)]
     Agents {
+        #[command(subcommand)]
+        action: Option<query::AgentAction>,
         #[command(flatten)]
         target: query::Target,
+    },
+    /// Show how many jobs a user has, how much is kept for it, and what it may have
+    Usage {
+        #[command(flatten)]
+        target: query::Target,
+        /// Whose; default: your own
+        user: Option<String>,
     },
     /// Manage the users who log in with a password
     Users {
@@ -170,8 +183,13 @@ async fn run(cli: Cli) -> ExitCode {
             }
             serve(config, path.as_deref()).await
         }
-        Command::Jobs { target, id, dismiss } => query::jobs(&config, &target, id.as_deref(), dismiss).await,
-        Command::Agents { target } => query::agents(&config, &target).await,
+        Command::Jobs { action: Some(action), .. } => query::job(&config, &action).await,
+        Command::Jobs { action: None, target, id, dismiss } => {
+            query::jobs(&config, &target, id.as_deref(), dismiss).await
+        }
+        Command::Agents { action: Some(action), .. } => query::agent(&config, &action).await,
+        Command::Agents { action: None, target } => query::agents(&config, &target).await,
+        Command::Usage { target, user } => query::usage(&config, &target, user.as_deref()).await,
         Command::Users { action } => users::users(&config, action),
         Command::Tokens { action } => users::tokens(&config, action),
         Command::Accounts { action } => accounts::act(&config, action),

@@ -186,6 +186,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
             telemetry: telemetry.clone(),
             references: References::new(config.references.clone()),
             aliases: config.aliases.clone(),
+            limit_rules: Arc::new(config.limit_rules.clone()),
         },
         driver_stop.clone(),
     )

@@ -4,6 +4,7 @@
 mod access;
 mod geoserver;
 mod legacy;
+mod limits;
 mod schema;
 
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +20,7 @@ use crate::bus::LegacyConfig;
 use crate::engine::Limits;
 use crate::http::{HttpConfig, ServiceInfo};
 use crate::jobs::Aliases;
+use crate::limits::LimitRules;
 use crate::references::Policy;
 use crate::store::{Durability, PostgresOptions};
 
@@ -58,6 +60,8 @@ pub struct Config {
     pub access: AccessConfig,
     /// The engine's times and bounds.
     pub limits: Limits,
+    /// How much each user may ask for.
+    pub limit_rules: LimitRules,
     /// Pause between two questions for an agent's load.
     pub heartbeat: Duration,
     /// How long an agent may take to answer.
@@ -212,10 +216,15 @@ impl Config {
             (
                 "[limits]",
                 same(
-                    &(&self.limits, &self.heartbeat, &self.answer_timeout),
-                    &(&other.limits, &other.heartbeat, &other.answer_timeout),
+                    &(&self.limits, &self.heartbeat, &self.answer_timeout, &self.limit_rules.general),
+                    &(&other.limits, &other.heartbeat, &other.answer_timeout, &other.limit_rules.general),
                 ),
             ),
+            ("[role …], [user …], [process …]", {
+                let of =
+                    |rules: &LimitRules| (rules.roles.clone(), rules.users.clone(), rules.processes.clone());
+                of(&self.limit_rules) == of(&other.limit_rules)
+            }),
         ];
         parts.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
     }
@@ -331,8 +340,12 @@ impl Reader<'_> {
             dismiss_ms: self.unsigned("limits", "dismiss_timeout_s") * 1000,
             retention_ms: self.unsigned("results", "retention_h").saturating_mul(3_600_000),
             max_attempts: u8::try_from(self.unsigned("limits", "max_attempts")).unwrap_or(u8::MAX),
+            stale_ms: (2 * self.unsigned("limits", "heartbeat_s")
+                + self.unsigned("limits", "answer_timeout_s"))
+                * 1000,
             ..Limits::default()
         };
+        let limit_rules = self.limit_rules();
         let shared_dir = match self.settings.text("results", "shared_dir") {
             Some("none") => None,
             _ => Some(below(&self, "results", "shared_dir", "shared")),
@@ -353,6 +366,7 @@ impl Reader<'_> {
             aliases,
             access,
             limits,
+            limit_rules,
             heartbeat: self.seconds("limits", "heartbeat_s"),
             answer_timeout: self.seconds("limits", "answer_timeout_s"),
             http,

@@ -5,8 +5,9 @@ mod clock;
 mod cluster;
 mod lease;
 mod perform;
+mod shares;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -15,17 +16,18 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
-use wps_remote_protocol::{AgentId, ExecutionId, FromAgent, Load, Outputs, ToAgent};
+use wps_remote_protocol::{AgentId, ExecutionId, FromAgent, Load, Outputs, ProcessId, ToAgent};
 
 use self::clock::Clock;
 use crate::bus::Inbound;
 use crate::engine::job::{Job, JobId, Timestamp};
-use crate::engine::{Accepted, Action, Engine, Limits};
+use crate::engine::{Accepted, Action, Engine, Limits, QueueFull};
 use crate::jobs::{Aliases, Catalogue, Command, Jobs, Live, Refusal};
+use crate::limits::LimitRules;
 use crate::references::References;
 use crate::results::Results;
 use crate::service::{self, News};
-use crate::store::{Store, StoreError};
+use crate::store::{Drained, Store, StoreError};
 use crate::telemetry::Telemetry;
 
 /// Commands that may wait for the driver.
@@ -60,11 +62,16 @@ pub struct AgentView {
     pub conflicts: Vec<String>,
     /// What cannot be expected of it.
     pub cannot: &'static [&'static str],
+    /// Why an operator has taken it out of service, if one has.
+    pub drained: Option<String>,
 }
 
 impl AgentView {
     /// `yes`, or why no new work is sent to it, for people.
     pub fn accepts(&self) -> String {
+        if let Some(why) = &self.drained {
+            return format!("no: drained: {why}");
+        }
         match &self.load {
             Some(load) if self.ready && load.accepting => "yes".to_owned(),
             Some(load) => match &load.refusing {
@@ -89,6 +96,8 @@ pub struct Overview {
     pub queued: usize,
     /// Whether the last write to the store worked.
     pub store_works: bool,
+    /// Agents that an operator has taken out of service, present or not, and why.
+    pub drained: Drained,
 }
 
 /// What the driver is made of.
@@ -115,6 +124,8 @@ pub struct Parts {
     pub references: References,
     /// Other identifiers of processes.
     pub aliases: Aliases,
+    /// How much each user may ask for.
+    pub limit_rules: Arc<LimitRules>,
 }
 
 /// The job after its dismissal, or `None` if it was not active.
@@ -159,8 +170,16 @@ struct Driver {
     retention: Duration,
     telemetry: Arc<Telemetry>,
     aliases: Aliases,
+    limit_rules: Arc<LimitRules>,
+    /// Agents out of service, as they stand in the store.
+    drained: Drained,
+    drains: mpsc::UnboundedSender<Drained>,
+    /// Differing descriptions, and for which version of the fleet that was found.
+    conflicts: (u64, Conflicts),
     out: Vec<Action>,
 }
+
+type Conflicts = BTreeMap<ProcessId, BTreeSet<AgentId>>;
 
 /// The handles to a running driver.
 pub struct Handles {
@@ -188,6 +207,8 @@ pub async fn start(parts: Parts, shutdown: CancellationToken) -> Result<Handles,
         watch::channel(Arc::new(Overview { store_works: true, ..Default::default() }));
     // Unbounded: one entry per execution whose files are being taken over.
     let (collected, work_done) = mpsc::unbounded_channel();
+    // Unbounded: one entry for each word of an operator.
+    let (drains, drains_done) = mpsc::unbounded_channel();
     let live = Live::default();
     let store_works = Arc::new(AtomicBool::new(true));
     let retention = Duration::from_millis(parts.limits.retention_ms);
@@ -216,10 +237,16 @@ pub async fn start(parts: Parts, shutdown: CancellationToken) -> Result<Handles,
         retention,
         telemetry: parts.telemetry,
         aliases: parts.aliases,
+        limit_rules: parts.limit_rules.clone(),
+        drained: Drained::new(),
+        drains,
+        conflicts: Default::default(),
         out: Vec::new(),
     };
     let now = driver.now();
-    for job in jobs {
+    driver.set_drained(parts.store.drained().await?, now);
+    for mut job in jobs {
+        job.terms = driver.terms(&job);
         driver.watch(Arc::new(job.clone()));
         driver.engine.adopt(job, now, &mut driver.out);
     }
@@ -236,8 +263,9 @@ pub async fn start(parts: Parts, shutdown: CancellationToken) -> Result<Handles,
         store: parts.store,
         results: parts.results,
         references: parts.references,
+        limits: parts.limit_rules,
     };
-    let task = tokio::spawn(driver.run(to_do, parts.inbound, work_done, told, shutdown));
+    let task = tokio::spawn(driver.run(to_do, parts.inbound, work_done, told, drains_done, shutdown));
     Ok(Handles { jobs, overview: overview_view, task })
 }
 
@@ -260,6 +288,7 @@ impl Driver {
         mut inbound: mpsc::Receiver<Inbound>,
         mut collected: mpsc::UnboundedReceiver<(ExecutionId, Result<Outputs, String>)>,
         mut told: mpsc::Receiver<lease::Told>,
+        mut drains: mpsc::UnboundedReceiver<Drained>,
         shutdown: CancellationToken,
     ) {
         let others = self.store.clone();
@@ -294,6 +323,7 @@ impl Driver {
                     Some(event) => Some(Event::Inbound(event)),
                     None => break,
                 },
+                Some(done) = drains.recv() => { self.drain_stored(done); None }
                 Some(news) = told.recv() => { self.told(news).await; None }
                 () = others.woken() => { self.woken().await; None }
                 _ = flush.tick() => { self.flush().await; None }
@@ -348,13 +378,24 @@ impl Driver {
         match event {
             // The client was told that the store is out of reach: it must not find a job some day.
             Event::Command(Command::Execute { reply, .. }) if reply.is_closed() => {}
-            Event::Command(Command::Execute { id, new, description, reply }) => {
-                let accepted =
-                    Accepted { id, description, inputs: new.inputs, form: new.form, owner: new.owner };
+            Event::Command(Command::Execute { id, new, description, terms, reply }) => {
+                let accepted = Accepted {
+                    id,
+                    description,
+                    inputs: new.inputs,
+                    form: new.form,
+                    owner: new.owner,
+                    role: new.role,
+                    terms,
+                };
                 match self.engine.execute(accepted, now, &mut self.out) {
-                    Err(full) => {
+                    Err(QueueFull { queued, bound }) => {
+                        let refusal = match bound {
+                            Some(bound) => Refusal::TooMany { queued, bound },
+                            None => Refusal::TooBusy { queued },
+                        };
                         // The client may have gone: then nobody waits for the answer.
-                        let _ = reply.send(Err(Refusal::TooBusy { queued: full.queued }));
+                        let _ = reply.send(Err(refusal));
                     }
                     Ok(()) => {
                         let Some(job) = self.engine.job(id).cloned() else { return };
@@ -376,6 +417,11 @@ impl Driver {
                 let job = saved.or_else(|| self.engine.job(id).cloned().map(Arc::new)).filter(|_| active);
                 self.dismissals.push((reply, job));
             }
+            Event::Command(Command::Explain { id, reply }) => {
+                // The client may have gone: then nobody waits for the answer.
+                let _ = reply.send(self.engine.explain(id, now));
+            }
+            Event::Command(Command::Drain { agent, drain, reply }) => self.drain(agent, drain, reply),
             Event::Collected(execution, result) => {
                 self.engine.collected(&execution, result, now, &mut self.out);
             }

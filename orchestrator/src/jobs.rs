@@ -9,13 +9,17 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
-use wps_remote_protocol::{Content, DataType, ProcessDescription, ProcessId, SharedFile, Value};
+use wps_remote_protocol::{AgentId, Content, DataType, ProcessDescription, ProcessId, SharedFile, Value};
 
-use crate::engine::job::{Form, Job, JobId, JobState, UserId};
+use crate::engine::job::{Bound, Form, Job, JobId, JobState, Terms, UserId};
+use crate::engine::{Explanation, sentence};
+use crate::limits::{LimitRules, Set};
 use crate::matching::{self, Mismatch};
 use crate::references::{FetchError, Nowhere, Reference, References, Within};
 use crate::results::{MAX_INLINE, Results, ResultsError};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Usage};
+
+mod quota;
 
 pub use wps_remote_protocol::Inputs;
 
@@ -23,6 +27,8 @@ pub use wps_remote_protocol::Inputs;
 const LOOK: Duration = Duration::from_millis(200);
 /// Looks at a store that fails before a client is told so.
 const PATIENCE: u32 = 15;
+/// Longest wait for the driver's word on why a job waits.
+const EXPLAIN: Duration = Duration::from_secs(2);
 /// Longest wait until another node has given a job up.
 const ELSEWHERE: Duration = Duration::from_secs(10);
 
@@ -72,6 +78,8 @@ pub struct NewJob {
     pub form: Form,
     /// Who asks.
     pub owner: UserId,
+    /// The role by whose limits it is run, if the asker has one.
+    pub role: Option<String>,
 }
 
 /// Why a request about a job is not carried out.
@@ -97,6 +105,38 @@ pub enum Refusal {
         /// Waiting jobs.
         queued: usize,
     },
+    /// What one user, role or process may have in the queue is there.
+    #[error("{} {queued} job(s) waiting, and `{}` allows {}; try again when some of them have ended", .bound.scope, .bound.setting, .bound.max)]
+    TooMany {
+        /// Waiting jobs of the same.
+        queued: usize,
+        /// The limit.
+        bound: Box<Bound>,
+    },
+    /// An input is larger than this user may give.
+    #[error("input `{input}` has {bytes} bytes or more, but `{}` allows {}; {}", .limit.setting, .limit.value, .remedy)]
+    InputTooLarge {
+        /// The input.
+        input: String,
+        /// Its size as far as it is known.
+        bytes: u64,
+        /// The limit, in bytes.
+        limit: Set<u64>,
+        /// What can be done.
+        remedy: &'static str,
+    },
+    /// As much is kept for this user as may be.
+    #[error("`{}` has {used} {what}, and `{}` allows {}; dismiss jobs that have ended, or wait until they expire", .user.0, .limit.setting, .limit.value)]
+    QuotaFull {
+        /// The user.
+        user: UserId,
+        /// How much is there.
+        used: u64,
+        /// Of what.
+        what: &'static str,
+        /// The limit.
+        limit: Set<u64>,
+    },
     /// The program is about to end.
     #[error("the orchestrator is shutting down; try again later")]
     Stopping,
@@ -112,9 +152,14 @@ impl Refusal {
     /// Whether the same request can succeed a little later.
     pub fn passes(&self) -> bool {
         match self {
-            Self::TooBusy { .. } | Self::Stopping => true,
+            Self::TooBusy { .. } | Self::TooMany { .. } | Self::Stopping => true,
             Self::Store(error) => !matches!(error, StoreError::Row { .. }),
-            Self::NoSuchProcess(_) | Self::Mismatch(_) | Self::Reference { .. } | Self::Results(_) => false,
+            Self::NoSuchProcess(_)
+            | Self::Mismatch(_)
+            | Self::Reference { .. }
+            | Self::Results(_)
+            | Self::InputTooLarge { .. }
+            | Self::QuotaFull { .. } => false,
         }
     }
 }
@@ -127,10 +172,15 @@ pub(crate) enum Command {
         id: JobId,
         new: NewJob,
         description: Arc<ProcessDescription>,
+        terms: Arc<Terms>,
         reply: oneshot::Sender<Result<watch::Receiver<Arc<Job>>, Refusal>>,
     },
     /// Give a job up; the answer is the job as it is stored then, or `None` if it is not active.
     Dismiss { id: JobId, reply: oneshot::Sender<Option<Arc<Job>>> },
+    /// Say why a job waits or where it runs; `None` if it is not active here.
+    Explain { id: JobId, reply: oneshot::Sender<Option<Explanation>> },
+    /// Take an agent out of service, or back into it; the answer comes when that is stored.
+    Drain { agent: AgentId, drain: Option<String>, reply: oneshot::Sender<Result<(), StoreError>> },
 }
 
 /// Active jobs, kept by the driver, read by every face.
@@ -146,6 +196,7 @@ pub struct Jobs {
     pub(crate) store: Store,
     pub(crate) results: Results,
     pub(crate) references: References,
+    pub(crate) limits: Arc<LimitRules>,
 }
 
 impl Jobs {
@@ -177,13 +228,16 @@ impl Jobs {
             .ok_or_else(|| Refusal::NoSuchProcess(new.process.chars().take(200).collect()))?;
         let mut new = new;
         matching::fit(&description, &mut new.inputs, &new.form)?;
+        quota::inputs(&self.limits, &new, &description)?;
+        quota::room(&self.limits, &self.store, &new, &description).await?;
+        let terms = self.limits.terms(quota::who(&new), &description.id);
         let id = new_job_id();
         if let Err(refusal) = self.prepare_inputs(id, &description, &mut new, within).await {
             self.results.discard(id).await;
             return Err(refusal);
         }
         let (reply, answer) = oneshot::channel();
-        let command = Command::Execute { id, new, description, reply };
+        let command = Command::Execute { id, new, description, terms, reply };
         if self.commands.send(command).await.is_err() {
             self.results.discard(id).await;
             return Err(Refusal::Stopping);
@@ -230,6 +284,8 @@ impl Jobs {
         new: &mut NewJob,
         within: &dyn Within,
     ) -> Result<(), Refusal> {
+        let limit = self.limits.input_reference(quota::who(new), &description.id);
+        let references = self.references.at_most(limit.as_ref().map_or(u64::MAX, |limit| limit.value));
         let inputs = &mut new.inputs;
         for (n, input) in inputs.iter_mut().enumerate() {
             let declared = description.input(&input.id).map(|input| &input.data);
@@ -247,7 +303,12 @@ impl Jobs {
             };
             let (file, shared) = self.results.scratch(id, n).await?;
             let unfetched = |source| Refusal::Reference { input: input.id.clone(), source };
-            let bytes = self.references.fetch(&reference, within, &file).await.map_err(unfetched)?;
+            let bytes = match (references.fetch(&reference, within, &file).await, &limit) {
+                (Err(FetchError::TooLarge { limit: reached, .. }), Some(limit)) if reached == limit.value => {
+                    return Err(quota::too_large(&input.id, reached, limit.clone(), "give a smaller one"));
+                }
+                (fetched, _) => fetched.map_err(unfetched)?,
+            };
             let content = match shared {
                 Some(path) if !literal && !area => Content::Shared(SharedFile { path, bytes, sha256: None }),
                 _ => {
@@ -292,9 +353,53 @@ impl Jobs {
     /// The job as it is now, or `None` if there is no such job (any more).
     pub async fn view(&self, id: JobId) -> Result<Option<Arc<Job>>, Refusal> {
         if let Some(job) = self.watch(id) {
-            return Ok(Some(job.borrow().clone()));
+            let job = job.borrow().clone();
+            if !matches!(job.state, JobState::Accepted { .. }) {
+                return Ok(Some(job));
+            }
+            // Why it waits changes all the time: it is worked out when somebody wants to know.
+            let waiting = self.explained(id).await.and_then(|explained| explained.waiting);
+            let Some(waiting) = waiting else { return Ok(Some(job)) };
+            let state = JobState::Accepted { waiting };
+            return Ok(Some(Arc::new(Job { state, ..job.as_ref().clone() })));
         }
         Ok(self.store.load(id).await?.map(Arc::new))
+    }
+
+    async fn explained(&self, id: JobId) -> Option<Explanation> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Explain { id, reply }).await.ok()?;
+        tokio::time::timeout(EXPLAIN, answer).await.ok()?.ok()?
+    }
+
+    /// Why a job waits, or runs where it runs: the first line for whom it belongs to, the others, which name agents and figures,
+    /// for operators.
+    pub async fn explain(&self, job: &Job) -> Vec<String> {
+        match self.explained(job.id).await {
+            Some(explained) => explained.lines,
+            None if job.state.is_final() || !self.store.is_shared() => vec![sentence(job, None)],
+            None => vec![
+                sentence(job, None),
+                "another orchestrator of this installation has the job, and knows more".to_owned(),
+            ],
+        }
+    }
+
+    /// Takes an agent out of service (nothing new is sent to it, what it runs goes on), for this reason, or back into it.
+    pub async fn drain(&self, agent: AgentId, drain: Option<String>) -> Result<(), Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Drain { agent, drain, reply }).await.map_err(|_| Refusal::Stopping)?;
+        Ok(answer.await.map_err(|_| Refusal::Stopping)??)
+    }
+
+    /// How much each user may ask for.
+    pub fn limits(&self) -> &LimitRules {
+        &self.limits
+    }
+
+    /// How many jobs of a user there are, and how much is kept for it.
+    pub async fn usage(&self, user: &UserId) -> Result<Usage, Refusal> {
+        Ok(self.store.usage(user).await?)
     }
 
     /// Waits until the job has ended, at most `limit`; then the job as it is.

@@ -30,6 +30,7 @@ pub mod encoding;
 pub mod engine;
 pub mod http;
 pub mod jobs;
+pub mod limits;
 pub mod matching;
 pub mod memory;
 pub mod references;

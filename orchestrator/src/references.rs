@@ -140,6 +140,17 @@ impl References {
         Self { policy: Arc::new(policy), tls: Arc::new(tls) }
     }
 
+    /// The same for somebody who may fetch no more than so many bytes.
+    #[must_use]
+    pub fn at_most(&self, bytes: u64) -> Self {
+        if bytes >= self.policy.max_bytes {
+            return self.clone();
+        }
+        let mut policy = self.policy.as_ref().clone();
+        policy.max_bytes = bytes;
+        Self { policy: Arc::new(policy), ..self.clone() }
+    }
+
     /// Fetches into a new file, from `within` what leads back to us; returns its size in bytes. On an error the file is
     /// removed.
     pub async fn fetch(

@@ -330,6 +330,9 @@ pub struct Load {
     /// Why not, while it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusing: Option<Refusal>,
+    /// What its administrator says the host is good for, such as `gpu`: jobs can be bound to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
 }
 
 #[cfg(test)]

@@ -101,6 +101,8 @@ pub struct AgentConfig {
     pub capacity: f64,
     /// Above this percentage of CPU or memory no new work is taken; 100 = never.
     pub load_threshold: f64,
+    /// What the host is good for.
+    pub labels: Vec<String>,
     /// Window of the mean load.
     pub load_window: Duration,
     /// Programs that keep new work away.
@@ -306,6 +308,7 @@ impl Builder<'_> {
         let blacklist = self.blacklist();
         let path_map = self.path_map();
         let allowed_paths = self.allowed_paths();
+        let labels = self.labels();
         let interpreters = self.interpreters();
         let uploader = uploader::read(&mut self);
         let trusted = match self.s.list(D, "trusted_orchestrators").as_slice() {
@@ -354,6 +357,7 @@ impl Builder<'_> {
             services_dir: self.path("services_dir").unwrap_or_else(|| self.dir.to_path_buf()),
             capacity: self.s.number(D, "capacity").unwrap_or(100.0),
             load_threshold: self.s.number(D, "load_threshold").unwrap_or(100.0),
+            labels,
             load_window: Duration::from_secs_f64(
                 60.0 * self.s.number(D, "load_average_scan_minutes").unwrap_or(15.0),
             ),
@@ -472,6 +476,23 @@ impl Builder<'_> {
             }
         }
         map
+    }
+
+    fn labels(&mut self) -> Vec<String> {
+        let labels: Vec<String> =
+            self.s.list(D, "labels").into_iter().filter(|label| !label.is_empty()).collect();
+        let good = |label: &String| {
+            (1..=64).contains(&label.len())
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        };
+        if let Some(bad) = labels.iter().find(|label| !good(label)) {
+            let why = format!("`{}` is no label", bad.chars().take(80).collect::<String>());
+            self.error(D, "labels", why, "use 1 to 64 of A-Z a-z 0-9 . _ - for each, separated by commas");
+        }
+        if labels.len() > 64 {
+            self.error(D, "labels", "has more than 64 labels", "leave some out");
+        }
+        labels
     }
 
     fn allowed_paths(&mut self) -> Vec<PathBuf> {

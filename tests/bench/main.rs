@@ -17,12 +17,16 @@
 //! | `status` | GetStatus with 1,000 and 100,000 stored jobs |
 //! | `download` | a result of 1 GiB against a static file |
 //! | `store` | jobs per second that are accepted durably, SQLite and PostgreSQL |
+//! | `dispatch` | the engine alone: time per job and per event with 500 and 5,000 waiting jobs, 100 and 1,000 agents |
+//! | `fleet` | 1,000 stand-ins for agents with 10 processes each, on the embedded server and on Prosody |
 //! | `cluster` | time until the jobs of a killed orchestrator are another one's |
 
 mod agent;
 mod cluster;
 mod descriptors;
 mod dialects;
+mod dispatch;
+mod fleet;
 mod serving;
 mod static_files;
 
@@ -46,7 +50,7 @@ const SLEEP: &str = "[Description]\nservice = Sleep\nnamespace = bench\ntitle = 
 /// A measurement by its name; it is told how much of the usual amount is wanted.
 type Bench = (&'static str, fn(&dyn Fn(usize) -> usize));
 
-const BENCHES: [Bench; 9] = [
+const BENCHES: [Bench; 11] = [
     ("descriptors", |_| descriptors::measure()),
     ("dialects", |amount| dialects::measure(amount(50))),
     ("agent", |amount| e2e::run("bench-agent", |site| alone(site, amount(1000)))),
@@ -56,6 +60,8 @@ const BENCHES: [Bench; 9] = [
     ("download", serving::download),
     ("store", |amount| cluster::accepted(amount(2000))),
     ("cluster", |_| cluster::adoption()),
+    ("dispatch", |_| dispatch::measure()),
+    ("fleet", fleet::large),
 ];
 
 fn main() {
@@ -260,6 +266,12 @@ fn parallel(threads: usize, count: usize, work: impl Fn(&mut Client) + Sync) -> 
     let whole = start.elapsed();
     each.sort();
     Measured { each, whole }
+}
+
+/// The middle one.
+fn median(times: &mut [Duration]) -> f64 {
+    times.sort();
+    times[times.len() / 2].as_secs_f64() * 1000.0
 }
 
 impl Measured {

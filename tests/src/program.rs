@@ -150,6 +150,16 @@ pub fn resident(pid: u32) -> u64 {
     status_kib(pid, "VmRSS:") * 1024
 }
 
+/// Processor time that a process has used so far; zero when it is gone. Linux counts it in hundredths of a second.
+pub fn cpu_time(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name, which may hold anything, ends with the last bracket (proc(5)).
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks: u64 =
+        fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(10 * ticks)
+}
+
 /// A line of `/proc/<pid>/status` that counts KiB; 0 when the process is gone.
 fn status_kib(pid: u32, name: &str) -> u64 {
     fs::read_to_string(format!("/proc/{pid}/status"))

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -23,6 +24,40 @@ pub(super) struct Target {
     /// JSON instead of a table
     #[arg(long)]
     json: bool,
+}
+
+/// What is asked about one job.
+#[derive(Debug, Subcommand)]
+pub(super) enum JobAction {
+    /// Say why a job waits, or why it runs where it runs
+    Explain {
+        #[command(flatten)]
+        target: Target,
+        /// The job
+        id: String,
+    },
+}
+
+/// What is done with one agent.
+#[derive(Debug, Subcommand)]
+pub(super) enum AgentAction {
+    /// Take an agent out of service: it gets nothing new, what it runs goes on; holds over restarts, for all orchestrators
+    Drain {
+        #[command(flatten)]
+        target: Target,
+        /// Its name, as `agents` shows it
+        agent: String,
+        /// Why, for those whose jobs wait
+        #[arg(long, value_name = "TEXT", default_value = "maintenance")]
+        reason: String,
+    },
+    /// Take an agent back into service
+    Undrain {
+        #[command(flatten)]
+        target: Target,
+        /// Its name
+        agent: String,
+    },
 }
 
 /// Where to ask, and what makes us an operator there.
@@ -93,6 +128,76 @@ pub(super) async fn jobs(config: &Config, target: &Target, id: Option<&str>, dis
     .await
 }
 
+/// `jobs explain`.
+pub(super) async fn job(config: &Config, action: &JobAction) -> ExitCode {
+    let JobAction::Explain { target, id } = action;
+    if !id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') {
+        return complain(2, format!("`{id}` is not a job id"));
+    }
+    let path = format!("/jobs/{id}/explain");
+    show(&target.orchestrator(config), &path, target.json, |value| {
+        let lines = value.get("why").and_then(Value::as_array).into_iter().flatten();
+        lines.filter_map(Value::as_str).map(|line| line.to_owned() + "\n").collect()
+    })
+    .await
+}
+
+/// `agents drain` and `agents undrain`.
+pub(super) async fn agent(config: &Config, action: &AgentAction) -> ExitCode {
+    let part = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let (target, path, done) = match action {
+        AgentAction::Drain { target, agent, reason } => {
+            (target, format!("/agents/{}/drain?reason={}", part(agent), part(reason)), "out of service")
+        }
+        AgentAction::Undrain { target, agent } => {
+            (target, format!("/agents/{}/undrain", part(agent)), "in service")
+        }
+    };
+    let orchestrator = target.orchestrator(config);
+    match ask("POST", &orchestrator, &path).await {
+        Ok((200, body)) if target.json => {
+            print(format_args!("{}\n", body.trim_end()));
+            ExitCode::SUCCESS
+        }
+        Ok((200, body)) => {
+            let value: Value = serde_json::from_str(&body).unwrap_or_default();
+            let running = value.get("running").and_then(Value::as_u64).unwrap_or(0);
+            let there =
+                if value.get("present") == Some(&Value::Bool(false)) { "; it is not online now" } else { "" };
+            print(format_args!("{done}; {running} job(s) of this orchestrator run there{there}\n"));
+            ExitCode::SUCCESS
+        }
+        Ok((404, _)) => complain(1, "there is no such agent; `wps-orchestrator agents` lists them"),
+        Ok((status, body)) => complain(1, format!("HTTP {status}: {}", body.trim())),
+        Err(error) => unreachable(&orchestrator.address, &error),
+    }
+}
+
+/// `usage`.
+pub(super) async fn usage(config: &Config, target: &Target, user: Option<&str>) -> ExitCode {
+    let path = user.map_or_else(
+        || "/usage".to_owned(),
+        |user| format!("/usage?user={}", utf8_percent_encode(user, NON_ALPHANUMERIC)),
+    );
+    show(&target.orchestrator(config), &path, target.json, |value| {
+        let rows: Vec<Value> = [
+            ("jobs running", "/running", "/jobs"),
+            ("jobs waiting", "/queued", "/jobs"),
+            ("jobs kept", "/stored_jobs", "/jobs"),
+            ("bytes kept", "/stored_bytes", "/bytes"),
+        ]
+        .iter()
+        .map(|(name, at, key)| {
+            let entry = value.pointer(at);
+            let of = |pointer: &str| entry.and_then(|entry| entry.pointer(pointer)).cloned();
+            serde_json::json!({ "what": name, "now": of(key), "max": of("/limit/max"), "setting": of("/limit/setting") })
+        })
+        .collect();
+        table(&Value::Array(rows), &[("WHAT", "/what"), ("NOW", "/now"), ("MOST", "/max"), ("LIMIT", "/setting")])
+    })
+    .await
+}
+
 pub(super) async fn agents(config: &Config, target: &Target) -> ExitCode {
     show(&target.orchestrator(config), "/agents", target.json, |value| {
         table(
@@ -104,6 +209,7 @@ pub(super) async fn agents(config: &Config, target: &Target) -> ExitCode {
                 ("CPU %", "/load/cpu_percent"),
                 ("MEM %", "/load/memory_percent"),
                 ("ACCEPTS", "/accepts"),
+                ("LABELS", "/labels"),
                 ("CANNOT", "/cannot"),
                 ("PROCESSES", "/processes"),
                 ("WARNING", "/load/warning"),
@@ -148,15 +254,19 @@ fn unreachable(address: &str, error: &std::io::Error) -> ExitCode {
     )
 }
 
-/// One GET; HTTP/1.0, so that the end of the connection is the end of the answer.
 async fn get(orchestrator: &Orchestrator, path: &str) -> std::io::Result<(u16, String)> {
+    ask("GET", orchestrator, path).await
+}
+
+/// One request without a body; HTTP/1.0, so that the end of the connection is the end of the answer.
+async fn ask(method: &str, orchestrator: &Orchestrator, path: &str) -> std::io::Result<(u16, String)> {
     let Orchestrator { address, token } = orchestrator;
     let authorization =
         token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
         let request = format!(
-            "GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: application/json\r\n{authorization}Connection: close\r\n\r\n"
+            "{method} {path} HTTP/1.0\r\nHost: {address}\r\nAccept: application/json\r\nContent-Length: 0\r\n{authorization}Connection: close\r\n\r\n"
         );
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();

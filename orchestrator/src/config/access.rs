@@ -5,7 +5,7 @@ use std::path::Path;
 
 use wps_remote_protocol::ini::settings::{Key, Kind, Part};
 
-use super::Reader;
+use super::{Reader, limits};
 use crate::access::{AccessConfig, Catalog, OPERATOR, OpenIdConfig, Pattern, Role, Rules, USER};
 use crate::http::HttpConfig;
 
@@ -81,14 +81,46 @@ pub(super) const ROLE: Part = Part {
         Key::new("all_jobs", Kind::Boolean, "Whether it sees and dismisses everybody's jobs").or("false"),
         Key::new("operator", Kind::Boolean, "Whether it sees agents and changes how the service runs")
             .or("false"),
+        limits::R_RUNNING,
+        limits::R_QUEUED,
+        limits::R_RUNNING_EACH,
+        limits::R_QUEUED_EACH,
+        limits::R_REQUEST,
+        limits::R_INLINE,
+        limits::R_REFERENCE,
+        limits::R_OUTPUT,
+        limits::R_STORED,
+        limits::R_STORED_JOBS,
+        limits::R_SYNC,
+        limits::R_QUEUE_TIME,
+        limits::R_RUN_TIME,
+        limits::R_TOTAL_TIME,
+        limits::R_WEIGHT,
+        limits::R_PRIORITY,
+        limits::R_NEEDS,
     ],
 };
 
 pub(super) const PROCESS: Part = Part {
     name: "process NAME",
-    doc: "Processes that are not for every role that could use them; NAME is an identifier, * in it any run of characters.",
+    doc: "Processes that are not for every role that could use them, or have limits of their own; NAME is an identifier, * in it any run of characters.",
     open: false,
-    keys: &[Key::new("roles", Kind::List, "The roles that may use them")],
+    keys: &[
+        Key::new("roles", Kind::List, "The roles that may use them; default: all that could"),
+        limits::R_RUNNING,
+        limits::R_QUEUED,
+        limits::R_RUNNING_EACH,
+        limits::R_QUEUED_EACH,
+        limits::R_INLINE,
+        limits::R_REFERENCE,
+        limits::R_OUTPUT,
+        limits::R_SYNC,
+        limits::R_QUEUE_TIME,
+        limits::R_RUN_TIME,
+        limits::R_TOTAL_TIME,
+        limits::R_PRIORITY,
+        limits::R_NEEDS,
+    ],
 };
 
 impl Reader<'_> {

@@ -318,9 +318,20 @@ pub const SCHEMA: Schema = Schema {
             keys: &[
                 Key::new("max_queued", POSITIVE, "Most jobs that may wait; more are refused with ServerBusy")
                     .or("10000"),
+                super::limits::MAX_RUNNING,
+                super::limits::RUNNING_PER_USER,
+                super::limits::QUEUED_PER_USER,
                 Key::new("max_queue_time_s", WHOLE, "Longest wait for an agent; 0 = for ever")
                     .or("86400")
                     .unit("s"),
+                super::limits::RUN_TIME,
+                super::limits::TOTAL_TIME,
+                super::limits::REQUEST,
+                super::limits::INLINE,
+                super::limits::REFERENCE,
+                super::limits::OUTPUT,
+                super::limits::STORED,
+                super::limits::STORED_JOBS,
                 Key::new(
                     "agent_lost_timeout_s",
                     POSITIVE,
@@ -354,5 +365,6 @@ pub const SCHEMA: Schema = Schema {
         super::access::OPENID_ROLES,
         super::access::ROLE,
         super::access::PROCESS,
+        super::limits::USER,
     ],
 };

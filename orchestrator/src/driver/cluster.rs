@@ -34,6 +34,7 @@ impl Driver {
                     return;
                 }
                 self.dismiss_asked().await;
+                self.look_elsewhere().await;
                 if died || self.looks % SEARCH_EVERY == 1 {
                     self.adopt().await;
                 }
@@ -45,6 +46,7 @@ impl Driver {
     pub(super) async fn woken(&mut self) {
         self.dismiss_asked().await;
         self.adopt().await;
+        self.look_elsewhere().await;
     }
 
     /// Gives up jobs on behalf of clients of other nodes.
@@ -77,7 +79,8 @@ impl Driver {
                     }
                     info!(jobs = jobs.len(), "jobs of another orchestrator are taken over");
                     let now = self.now();
-                    for job in jobs {
+                    for mut job in jobs {
+                        job.terms = self.terms(&job);
                         self.watch(Arc::new(job.clone()));
                         self.engine.adopt(job, now, &mut self.out);
                     }

@@ -240,6 +240,10 @@ impl Driver {
             Err(StoreError::Fenced) => Box::pin(self.fenced()).await,
             Err(failure) => warn!(cause = ?failure, "progress could not be stored; it is tried again"),
         }
+        let version = self.engine.fleet().version();
+        if self.conflicts.0 != version {
+            self.conflicts = (version, self.engine.fleet().conflicts());
+        }
         let view = self.view();
         self.telemetry.set(Gauges {
             connected: view.connected,
@@ -263,7 +267,7 @@ impl Driver {
         for job in self.engine.jobs() {
             *active.entry(job.state.name()).or_default() += 1;
         }
-        let conflicts = self.engine.fleet().conflicts();
+        let conflicts = &self.conflicts.1;
         let agents = self
             .engine
             .fleet()
@@ -284,6 +288,7 @@ impl Driver {
                     executions: agent.executions.keys().cloned().collect(),
                     ready: agent.ready,
                     conflicts: conflicts.iter().filter_map(differs).collect(),
+                    drained: agent.drained.clone(),
                 }
             })
             .collect();
@@ -293,6 +298,7 @@ impl Driver {
             active,
             queued: self.engine.queued(),
             store_works: self.store_works.load(Ordering::Relaxed),
+            drained: self.drained.clone(),
         }
     }
 

@@ -44,6 +44,7 @@ impl World {
             aliases: [("org.example.Other", "a:b"), ("a:b", "x:y"), ("gone", "x:y")]
                 .map(|(alias, id)| (alias.to_owned(), id.parse().unwrap()))
                 .into(),
+            limit_rules: Arc::default(),
         };
         let Handles { jobs, overview, task } = start(parts, shutdown.clone()).await.unwrap();
         Self { folder, store, jobs, to_driver, from_driver, overview, shutdown, task }
@@ -90,7 +91,7 @@ fn agent() -> AgentId {
 }
 
 fn new(inputs: Vec<Input>) -> NewJob {
-    NewJob { process: "a:b".into(), inputs, form: Form::default(), owner: UserId::anonymous() }
+    NewJob { process: "a:b".into(), inputs, form: Form::default(), owner: UserId::anonymous(), role: None }
 }
 
 fn file_output(execution: &ExecutionId) -> Output {

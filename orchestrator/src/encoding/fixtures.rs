@@ -142,6 +142,10 @@ pub fn job(description: ProcessDescription, state: JobState) -> Job {
         expires: None,
         attempts: 0,
         agent: None,
+        role: None,
+        terms: Default::default(),
+        chosen: None,
+        overdue: None,
         version: 1,
     }
 }

@@ -93,6 +93,10 @@ pub enum FaultKind {
     TooManyRequests,
     /// The queue is full, or we are stopping.
     TooBusy,
+    /// As many jobs of this caller wait as may.
+    TooManyJobs,
+    /// As much is kept for this caller as may be.
+    QuotaFull,
     /// The bytes are no request: not well-formed, wrong encoding, cut short.
     Malformed,
     /// The body did not arrive in time.
@@ -141,6 +145,8 @@ impl FaultKind {
             Self::TooSlow => ("NoApplicableCode", 408),
             Self::OperationNotSupported => ("OperationNotSupported", 501),
             Self::TooBusy => ("ServerBusy", 503),
+            Self::TooManyJobs => ("ServerBusy", 429),
+            Self::QuotaFull => ("NotEnoughStorage", 507),
             Self::JobFailed | Self::StillRunning | Self::Internal => ("NoApplicableCode", 500),
         }
     }
@@ -174,6 +180,9 @@ impl FaultKind {
             Self::TooSlow => ("NoApplicableCode", 408),
             Self::OperationNotSupported => ("OperationNotSupported", 501),
             Self::TooBusy => ("ServerBusy", 503),
+            Self::TooManyJobs => ("ServerBusy", 429),
+            // The standard has no code of its own for it (RFC 4918 §11.5 has the status).
+            Self::QuotaFull => ("NoApplicableCode", 507),
             Self::NotEnoughStorage | Self::JobFailed | Self::StillRunning | Self::Internal => {
                 ("InternalServerError", 500)
             }

@@ -2,9 +2,10 @@
 //! half of the engine, apart only for its length.
 
 use wps_remote_protocol::{
-    AgentId, ErrorKind, ExecutionError, ExecutionId, FromAgent, LogLevel, Outputs, ToAgent,
+    AgentId, Content, ErrorKind, ExecutionError, ExecutionId, FromAgent, LogLevel, Outputs, ToAgent, Value,
 };
 
+use super::due::Kind;
 use super::job::{Execution, Failure, Job, JobId, JobState, Timestamp, Waiting};
 use super::{Action, Engine, Question};
 
@@ -75,6 +76,9 @@ impl Engine {
                 if let Some(agent) = self.fleet.agent_mut(from) {
                     agent.refusals = 0;
                 }
+                if let Some(longest) = &job.terms.run_time {
+                    self.due.set(id, Kind::Run, now.plus_ms(longest.ms));
+                }
                 job.started = job.started.or(Some(now));
                 job.state =
                     JobState::Running { execution, percent: 0, message: String::new(), lost_since: None };
@@ -117,6 +121,7 @@ impl Engine {
         let Some(agent) = self.fleet.agent_mut(from) else { return };
         agent.ready = true;
         agent.asked = None;
+        self.fleet.touch(from);
         self.away.remove(from);
         for execution in held {
             let Some(id) = self.job_of(from, execution) else {
@@ -165,9 +170,30 @@ impl Engine {
         if let Some(job) = self.alive(from, &execution, now, out) {
             job.started = job.started.or(Some(now));
         }
-        if self.collecting.insert(execution.clone()) {
+        if let Some(why) = self.too_much(id, &outputs) {
+            self.finish(id, JobState::Failed { failure: Failure::Results(why), finished: now }, out);
+            out.push(Action::Discard(execution.clone()));
+            out.push(Action::Send(from.clone(), ToAgent::Finish { execution }));
+            self.dispatch(now, out);
+        } else if self.collecting.insert(execution.clone()) {
             out.push(Action::Collect(id, execution, outputs));
         }
+    }
+
+    /// Why a job gives out more than it may.
+    fn too_much(&self, id: JobId, outputs: &Outputs) -> Option<String> {
+        let limit = self.jobs.get(&id)?.terms.output.as_ref()?;
+        let size = |value: &Value| match value {
+            Value::Complex { content: Content::Shared(file), .. } => file.bytes,
+            other => u64::try_from(other.inline_bytes()).unwrap_or(u64::MAX),
+        };
+        let bytes = outputs.iter().map(|output| size(&output.value)).fold(0, u64::saturating_add);
+        (bytes > limit.bytes).then(|| {
+            format!(
+                "they have {bytes} bytes, but `{}` allows {}; ask for less, or the operator for a higher limit",
+                limit.setting, limit.bytes
+            )
+        })
     }
 
     /// The files of a completed execution are in the result store, or could not be taken over.
@@ -267,11 +293,11 @@ impl Engine {
         now: Timestamp,
         out: &mut Vec<Action>,
     ) {
-        self.executions.remove(&execution.id);
-        self.fleet.end(&execution.agent, &execution.id);
+        self.displace(id, execution);
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.state = JobState::Accepted { waiting };
-        self.queue.push_front(job.process.clone(), id, job.created.min(now));
+        let since = job.created.min(now);
+        self.enqueue(id, true, since);
         self.save(id, out);
         out.push(Action::Notify(id));
     }

@@ -1,188 +1,158 @@
-//! The agents that are present, what they offer together, and what they can take. Pure data about the fleet; which job
-//! goes where is decided in `dispatch`.
+//! The agents that are present, what they offer together, and who has changed. Pure data about the fleet; which job goes
+//! where is decided in `dispatch`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use wps_remote_protocol::message::RefusalReason;
 use wps_remote_protocol::{AgentId, ExecutionId, Load, ProcessDescription, ProcessId};
 
-use crate::engine::job::Timestamp;
+use super::agent::Score;
+use super::job::Timestamp;
+use super::queue::{Class, Open};
+
+pub use super::agent::{Agent, Unfit};
 
 /// Agents whose reasons are named to those who wait.
 const REASONS: usize = 3;
+/// Labels of one agent that are looked at.
+const MAX_LABELS: usize = 64;
 
-/// One agent as far as it is known here.
-#[derive(Debug, Clone)]
-pub struct Agent {
-    /// Its name.
-    pub id: AgentId,
-    /// What it offers.
-    pub processes: BTreeMap<ProcessId, Arc<ProcessDescription>>,
-    /// Its newest load, once it has told one.
-    pub load: Option<Load>,
-    /// When the newest load arrived.
-    pub load_at: Timestamp,
-    /// Whether it has told which executions it holds since it joined: before that nothing is sent to it.
-    pub ready: bool,
-    /// Since when it owes us the answer to an invitation.
-    pub asked: Option<Timestamp>,
-    /// Our executions there, with the weight of each.
-    pub executions: HashMap<ExecutionId, f64>,
-    /// Those of them that were sent after its newest report, with the weight of each: no report counts them yet.
-    unreported: HashMap<ExecutionId, f64>,
-    /// Nothing is sent before this moment, because it refused something.
-    pub refused_until: Timestamp,
-    /// What it said when it refused.
-    pub refused: Option<String>,
-    /// Refusals in a row.
-    pub refusals: u32,
-    /// Grows with each dispatch in the fleet: the agent with the smallest number waited longest.
-    pub last_chosen: u64,
-}
-
-/// Why an agent cannot take a job at this moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Unfit {
-    /// Full: it could take the job later.
-    Busy,
-    /// Takes no new work, has just refused one, or is not known well enough.
-    NotAccepting,
-}
-
-impl Agent {
-    fn new(id: AgentId) -> Self {
-        Self {
-            id,
-            processes: BTreeMap::new(),
-            load: None,
-            load_at: Timestamp::default(),
-            ready: false,
-            asked: None,
-            executions: HashMap::new(),
-            unreported: HashMap::new(),
-            refused_until: Timestamp::default(),
-            refused: None,
-            refusals: 0,
-            last_chosen: 0,
-        }
-    }
-
-    /// How many executions run there: those of its newest report, which may be other orchestrators', and those that were
-    /// sent since.
-    fn running(&self) -> u32 {
-        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let ours = count(self.executions.len());
-        let since = count(self.unreported.len());
-        self.load.as_ref().map_or(ours, |load| load.running.saturating_add(since).max(ours))
-    }
-
-    /// How much capacity is in use there, counted in the same way.
-    fn used(&self) -> f64 {
-        let ours: f64 = self.executions.values().sum();
-        let since: f64 = self.unreported.values().sum();
-        self.load.as_ref().map_or(ours, |load| (load.used + since).max(ours))
-    }
-
-    /// Whether it can take one more execution of this weight, and with which score: the lowest is the best.
-    pub fn fitness(&self, weight: f64, now: Timestamp) -> Result<f64, Unfit> {
-        if !self.ready || now < self.refused_until {
-            return Err(Unfit::NotAccepting);
-        }
-        let Some(load) = &self.load else { return Err(Unfit::NotAccepting) };
-        if !load.accepting {
-            return Err(Unfit::NotAccepting);
-        }
-        let running = self.running();
-        if load.max_running.is_some_and(|max| running >= max) {
-            return Err(Unfit::Busy);
-        }
-        // A weight above the whole capacity would never fit: such a job runs alone.
-        let used = self.used();
-        if weight > 0.0 && used > 0.0 && used + weight > load.capacity {
-            return Err(Unfit::Busy);
-        }
-        let slots = f64::from(load.max_running.unwrap_or(load.cores).max(1));
-        let share = f64::from(running) / slots;
-        let capacity = if load.capacity > 0.0 { used / load.capacity } else { 0.0 };
-        Ok(load.cpu_percent + 100.0 * share.max(capacity))
-    }
+/// The agent that was chosen.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Choice {
+    pub(super) agent: AgentId,
+    pub(super) weight: f64,
+    /// Why this one, for people.
+    pub(super) why: String,
 }
 
 /// All agents that are present.
 #[derive(Debug, Default)]
 pub struct Fleet {
-    agents: BTreeMap<AgentId, Agent>,
-    /// Who offers a process, in the order of registration: the first one's description is shown.
-    offers: BTreeMap<ProcessId, Vec<AgentId>>,
+    slots: Vec<Option<Agent>>,
+    names: BTreeMap<AgentId, usize>,
+    /// Who offers a process, in the order of registration, with the weight there: the first one's description is shown.
+    offers: BTreeMap<ProcessId, Vec<(usize, f64)>>,
     choices: u64,
+    stale_ms: u64,
+    /// Agents that may be able to take more than when they were looked at last.
+    touched: BTreeSet<AgentId>,
+    /// Agents that refused, and until when they are left alone.
+    pauses: BTreeSet<(Timestamp, AgentId)>,
+    /// Agents, present or not, that the operator has taken out of service, and why.
+    drained: BTreeMap<AgentId, String>,
+    /// Grows with each change of what is offered.
+    version: u64,
 }
 
 impl Fleet {
+    /// One whose agents' reports are believed for so long, in milliseconds.
+    pub(super) fn new(stale_ms: u64) -> Self {
+        Self { stale_ms, ..Self::default() }
+    }
+
     /// An agent appeared (again). What was known of its processes and load is forgotten; it will tell anew.
     pub fn join(&mut self, id: &AgentId) -> bool {
         let changed = self.leave(id);
-        self.agents.insert(id.clone(), Agent::new(id.clone()));
+        let agent = Agent { drained: self.drained.get(id).cloned(), ..Agent::new(id.clone()) };
+        let slot =
+            self.slots.iter().position(Option::is_none).filter(|_| self.slots.len() > self.names.len());
+        let slot = slot.unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        self.slots[slot] = Some(agent);
+        self.names.insert(id.clone(), slot);
         changed
     }
 
     /// An agent has gone. Returns whether the catalogue changed.
     pub fn leave(&mut self, id: &AgentId) -> bool {
-        let Some(agent) = self.agents.remove(id) else { return false };
-        for process in agent.processes.keys() {
-            self.withdraw(process, id);
+        let Some(slot) = self.names.remove(id) else { return false };
+        let Some(agent) = self.slots.get_mut(slot).and_then(Option::take) else { return false };
+        self.touched.remove(id);
+        self.pauses.remove(&(agent.refused_until, id.clone()));
+        let mut changed = false;
+        for (process, description) in &agent.processes {
+            changed |= self.withdraw(process, slot, description);
         }
-        !agent.processes.is_empty()
+        changed
     }
 
-    fn withdraw(&mut self, process: &ProcessId, agent: &AgentId) {
-        if let Some(offering) = self.offers.get_mut(process) {
-            offering.retain(|other| other != agent);
-            if offering.is_empty() {
-                self.offers.remove(process);
-            }
-        }
+    /// Whether what clients see changed.
+    fn withdraw(&mut self, process: &ProcessId, slot: usize, gone: &Arc<ProcessDescription>) -> bool {
+        self.version += 1;
+        let Some(offering) = self.offers.get_mut(process) else { return false };
+        let first = offering.first().is_some_and(|(first, _)| *first == slot);
+        offering.retain(|(other, _)| *other != slot);
+        let Some((next, _)) = offering.first().copied() else {
+            self.offers.remove(process);
+            return true;
+        };
+        let shown =
+            self.slots.get(next).and_then(Option::as_ref).and_then(|agent| agent.processes.get(process));
+        first && shown.is_some_and(|shown| shown != gone)
     }
 
-    /// An agent offers a process. Returns whether the catalogue changed.
+    /// An agent offers a process. Returns whether what clients see changed.
     pub fn register(&mut self, id: &AgentId, description: ProcessDescription) -> bool {
-        let Some(agent) = self.agents.get_mut(id) else { return false };
+        let Some(slot) = self.names.get(id).copied() else { return false };
         // Which other names there are is for the administrator of this service to say.
         let description = ProcessDescription { alias: None, ..description };
         let process = description.id.clone();
-        let known = agent.processes.get(&process).is_some_and(|old| **old == description);
-        agent.processes.insert(process.clone(), Arc::new(description));
-        let offering = self.offers.entry(process).or_default();
-        if !offering.contains(id) {
-            offering.push(id.clone());
-            return true;
+        let shown = self.offers.get(&process).and_then(|offering| offering.first()).map(|(first, _)| *first);
+        let shown_text = shown
+            .and_then(|first| self.slots.get(first)?.as_ref()?.processes.get(&process))
+            .filter(|shown| ***shown == description)
+            .cloned();
+        let same_as_shown = shown_text.is_some();
+        // Many agents say the same: that is kept once.
+        let description = shown_text.unwrap_or_else(|| Arc::new(description));
+        let weight = description.weight;
+        if let Some(Some(agent)) = self.slots.get_mut(slot) {
+            agent.processes.insert(process.clone(), description);
         }
-        !known
+        self.version += 1;
+        self.touched.insert(id.clone());
+        let offering = self.offers.entry(process).or_default();
+        match offering.iter_mut().find(|(other, _)| *other == slot) {
+            Some(offer) => offer.1 = weight,
+            None => offering.push((slot, weight)),
+        }
+        match shown {
+            None => true,
+            Some(first) => first == slot && !same_as_shown,
+        }
     }
 
-    /// An agent offers a process no longer. Returns whether the catalogue changed.
+    /// An agent offers a process no longer. Returns whether what clients see changed.
     pub fn unregister(&mut self, id: &AgentId, process: &ProcessId) -> bool {
-        let Some(agent) = self.agents.get_mut(id) else { return false };
-        if agent.processes.remove(process).is_none() {
-            return false;
+        let Some(slot) = self.names.get(id).copied() else { return false };
+        let Some(Some(agent)) = self.slots.get_mut(slot) else { return false };
+        match agent.processes.remove(process) {
+            Some(gone) => self.withdraw(process, slot, &gone),
+            None => false,
         }
-        self.withdraw(process, id);
-        true
     }
 
     /// An agent, to look at.
     pub fn agent(&self, id: &AgentId) -> Option<&Agent> {
-        self.agents.get(id)
+        self.slots.get(*self.names.get(id)?)?.as_ref()
     }
 
-    /// An agent, to change.
-    pub fn agent_mut(&mut self, id: &AgentId) -> Option<&mut Agent> {
-        self.agents.get_mut(id)
+    pub(super) fn agent_mut(&mut self, id: &AgentId) -> Option<&mut Agent> {
+        self.slots.get_mut(*self.names.get(id)?)?.as_mut()
     }
 
     /// All agents by name.
     pub fn agents(&self) -> impl Iterator<Item = &Agent> {
-        self.agents.values()
+        self.names.values().filter_map(|slot| self.slots.get(*slot)?.as_ref())
+    }
+
+    /// Grows with each change of what is offered.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// Whether anybody offers the process.
@@ -192,8 +162,8 @@ impl Fleet {
 
     /// What is offered together: of several descriptions of one process the first registered one.
     pub fn catalogue(&self) -> impl Iterator<Item = (&ProcessId, &Arc<ProcessDescription>)> {
-        self.offers.iter().filter_map(|(process, agents)| {
-            let agent = self.agents.get(agents.first()?)?;
+        self.offers.iter().filter_map(|(process, offering)| {
+            let agent = self.slots.get(offering.first()?.0)?.as_ref()?;
             Some((process, agent.processes.get(process)?))
         })
     }
@@ -202,57 +172,191 @@ impl Fleet {
     pub fn conflicts(&self) -> BTreeMap<ProcessId, BTreeSet<AgentId>> {
         let mut conflicts: BTreeMap<ProcessId, BTreeSet<AgentId>> = BTreeMap::new();
         for (process, shown) in self.catalogue() {
-            for agent in self.offers.get(process).into_iter().flatten() {
-                let theirs = self.agents.get(agent).and_then(|a| a.processes.get(process));
-                if theirs.is_some_and(|theirs| theirs != shown) {
-                    conflicts.entry(process.clone()).or_default().insert(agent.clone());
+            for agent in self.offering(process) {
+                let theirs = agent.processes.get(process);
+                if theirs.is_some_and(|theirs| !Arc::ptr_eq(theirs, shown) && theirs != shown) {
+                    conflicts.entry(process.clone()).or_default().insert(agent.id.clone());
                 }
             }
         }
         conflicts
     }
 
-    /// The agent that should run one more execution of a process: the least loaded one, or why there is none.
-    pub fn choose(&mut self, process: &ProcessId, now: Timestamp) -> Result<(AgentId, f64), Option<Unfit>> {
-        let mut best: Option<(f64, u64, AgentId, f64)> = None;
+    /// The agents that offer a process, in the order of registration.
+    pub(super) fn offering(&self, process: &ProcessId) -> impl Iterator<Item = &Agent> {
+        let offering = self.offers.get(process).into_iter().flatten();
+        offering.filter_map(|(slot, _)| self.slots.get(*slot)?.as_ref())
+    }
+
+    /// The agent that should run one more execution of a class: of these the least loaded one, or why there is none.
+    pub(super) fn choose(
+        &mut self,
+        class: &Class,
+        among: &Open,
+        now: Timestamp,
+    ) -> Result<Choice, Option<Unfit>> {
+        let mut best: Option<((i64, u32, u64), Score, usize, f64)> = None;
+        let mut second: Option<((i64, u32, u64), Score, usize)> = None;
+        let (mut fit, mut all) = (0_usize, 0_usize);
         let mut unfit: Option<Unfit> = None;
-        for id in self.offers.get(process).into_iter().flatten() {
-            let Some(agent) = self.agents.get(id) else { continue };
-            let weight = agent.processes.get(process).map_or(0.0, |p| p.weight);
-            match agent.fitness(weight, now) {
+        let mut look = |slot: usize, weight: f64| {
+            let Some(agent) = self.slots.get(slot).and_then(Option::as_ref) else { return };
+            all += 1;
+            match agent.fitness(weight, &class.needs, self.stale_ms, now) {
                 Ok(score) => {
-                    let better = best.as_ref().is_none_or(|(least, chosen, ..)| {
-                        score < *least || (score == *least && agent.last_chosen < *chosen)
-                    });
-                    if better {
-                        best = Some((score, agent.last_chosen, id.clone(), weight));
+                    fit += 1;
+                    let (points, running) = score.rank();
+                    let rank = (points, running, agent.last_chosen);
+                    if best.as_ref().is_none_or(|(least, ..)| rank < *least) {
+                        second = best.take().map(|(rank, score, slot, _)| (rank, score, slot));
+                        best = Some((rank, score, slot, weight));
+                    } else if second.as_ref().is_none_or(|(least, ..)| rank < *least) {
+                        second = Some((rank, score, slot));
                     }
                 }
                 Err(why) => unfit = Some(unfit.map_or(why, |other| other.min(why))),
             }
+        };
+        match among {
+            Open::All => {
+                for (slot, weight) in self.offers.get(&class.process).into_iter().flatten() {
+                    look(*slot, *weight);
+                }
+            }
+            Open::Only(agents) => {
+                for id in agents {
+                    let Some(slot) = self.names.get(id).copied() else { continue };
+                    let weight = self.slots.get(slot).and_then(Option::as_ref);
+                    if let Some(process) = weight.and_then(|agent| agent.processes.get(&class.process)) {
+                        look(slot, process.weight);
+                    }
+                }
+            }
         }
-        let Some((_, _, id, weight)) = best else { return Err(unfit) };
+        let name = |slot: usize| self.slots.get(slot).and_then(Option::as_ref).map(|agent| agent.id.clone());
+        let Some((id, (_, score, slot, weight))) = best.and_then(|best| Some((name(best.2)?, best))) else {
+            return Err(unfit);
+        };
+        let mut why = match among {
+            Open::All => {
+                format!("the least loaded of {fit} that could take it, of {all} that offer it ({score})")
+            }
+            Open::Only(_) => format!("the first that could take it when all others were busy ({score})"),
+        };
+        if let Some((_, score, slot)) = second
+            && let Some(next) = name(slot)
+        {
+            why.push_str(&format!("; the next was `{next}` ({score})"));
+        }
         self.choices += 1;
-        if let Some(agent) = self.agents.get_mut(&id) {
+        if let Some(Some(agent)) = self.slots.get_mut(slot) {
             agent.last_chosen = self.choices;
         }
-        Ok((id, weight))
+        Ok(Choice { agent: id, weight, why })
+    }
+
+    /// Whether an agent could take a job of this class now.
+    pub(super) fn fits(&self, id: &AgentId, class: &Class, now: Timestamp) -> bool {
+        self.agent(id).is_some_and(|agent| {
+            let weight = agent.processes.get(&class.process).map_or(0.0, |process| process.weight);
+            agent.fitness(weight, &class.needs, self.stale_ms, now).is_ok()
+        })
+    }
+
+    /// What each agent that offers the process of a class says to it, for people.
+    pub(super) fn verdicts(&self, class: &Class, now: Timestamp) -> impl Iterator<Item = String> {
+        self.offering(&class.process).map(move |agent| {
+            let weight = agent.processes.get(&class.process).map_or(0.0, |process| process.weight);
+            format!("`{}` {}", agent.id, agent.verdict(weight, &class.needs, self.stale_ms, now))
+        })
+    }
+
+    /// Why none of the agents that offer the process of a class can take a job now: what would pass soonest. `Ok` = one could.
+    pub(super) fn unfit(&self, class: &Class, now: Timestamp) -> Result<(), Option<Unfit>> {
+        let mut unfit: Option<Unfit> = None;
+        for (slot, weight) in self.offers.get(&class.process).into_iter().flatten() {
+            let Some(agent) = self.slots.get(*slot).and_then(Option::as_ref) else { continue };
+            match agent.fitness(*weight, &class.needs, self.stale_ms, now) {
+                Ok(_) => return Ok(()),
+                Err(why) => unfit = Some(unfit.map_or(why, |other| other.min(why))),
+            }
+        }
+        Err(unfit)
+    }
+
+    /// Agents that may be able to take more than when they were looked at last.
+    pub(super) fn take_touched(&mut self) -> BTreeSet<AgentId> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// An agent may be able to take more.
+    pub(super) fn touch(&mut self, id: &AgentId) {
+        if self.names.contains_key(id) {
+            self.touched.insert(id.clone());
+        }
+    }
+
+    /// An agent refused something: it is left alone for a while.
+    pub(super) fn pause(&mut self, id: &AgentId, until: Timestamp, why: String) {
+        let Some(agent) = self.agent_mut(id) else { return };
+        let before = std::mem::replace(&mut agent.refused_until, until);
+        agent.refusals = agent.refusals.saturating_add(1);
+        agent.refused = Some(why);
+        self.pauses.remove(&(before, id.clone()));
+        self.pauses.insert((until, id.clone()));
+    }
+
+    /// When the next pause is over.
+    pub(super) fn next_pause(&self) -> Option<Timestamp> {
+        self.pauses.first().map(|(until, _)| *until)
+    }
+
+    /// Ends the pauses that are over.
+    pub(super) fn end_pauses(&mut self, now: Timestamp) {
+        while let Some((until, id)) = self.pauses.first().cloned()
+            && until <= now
+        {
+            self.pauses.remove(&(until, id.clone()));
+            self.touched.insert(id);
+        }
+    }
+
+    /// The agents that the operator has taken out of service, present or not, and why.
+    pub fn set_drained(&mut self, drained: BTreeMap<AgentId, String>) {
+        for slot in &mut self.slots {
+            let Some(agent) = slot else { continue };
+            let now = drained.get(&agent.id).cloned();
+            if agent.drained.is_some() && now.is_none() {
+                self.touched.insert(agent.id.clone());
+            }
+            agent.drained = now;
+        }
+        self.drained = drained;
+    }
+
+    /// The agents that the operator has taken out of service, present or not, and why.
+    pub fn drained(&self) -> &BTreeMap<AgentId, String> {
+        &self.drained
     }
 
     /// The wall clock was set, by so many milliseconds.
     pub fn clock_set(&mut self, by_ms: i64) {
-        for agent in self.agents.values_mut() {
+        for agent in self.slots.iter_mut().flatten() {
             agent.load_at = agent.load_at.shifted_ms(by_ms);
             agent.refused_until = agent.refused_until.shifted_ms(by_ms);
             agent.asked = agent.asked.map(|since| since.shifted_ms(by_ms));
         }
+        let pauses = std::mem::take(&mut self.pauses);
+        self.pauses = pauses.into_iter().map(|(until, id)| (until.shifted_ms(by_ms), id)).collect();
     }
 
     /// Why the agents that offer a process take no new work, as they have announced it: without figures, which change all the
     /// time, and of a few agents only; or what they said when they refused a job just now. `None` = none has given a reason.
     pub fn reasons(&self, process: &ProcessId, now: Timestamp) -> Option<String> {
-        let agents = self.offers.get(process).into_iter().flatten().filter_map(|id| self.agents.get(id));
-        let reasons = agents.filter_map(|agent| {
+        let reasons = self.offering(process).filter_map(|agent| {
+            if let Some(why) = &agent.drained {
+                return Some(format!("{} is drained: {why}", agent.id));
+            }
             if now < agent.refused_until
                 && let Some(why) = &agent.refused
             {
@@ -279,17 +383,19 @@ impl Fleet {
     }
 
     /// An agent tells its load.
-    pub fn report(&mut self, id: &AgentId, load: Load, now: Timestamp) {
-        if let Some(agent) = self.agents.get_mut(id) {
+    pub fn report(&mut self, id: &AgentId, mut load: Load, now: Timestamp) {
+        load.labels.truncate(MAX_LABELS);
+        if let Some(agent) = self.agent_mut(id) {
             agent.load = Some(load);
             agent.load_at = now;
             agent.unreported.clear();
+            self.touched.insert(id.clone());
         }
     }
 
     /// An execution was sent to an agent.
     pub fn begin(&mut self, id: &AgentId, execution: ExecutionId, weight: f64) {
-        if let Some(agent) = self.agents.get_mut(id) {
+        if let Some(agent) = self.agent_mut(id) {
             agent.executions.insert(execution.clone(), weight);
             agent.unreported.insert(execution, weight);
         }
@@ -297,14 +403,15 @@ impl Fleet {
 
     /// An execution is no longer at an agent.
     pub fn end(&mut self, id: &AgentId, execution: &ExecutionId) {
-        if let Some(agent) = self.agents.get_mut(id)
-            && let Some(weight) = agent.executions.remove(execution)
-            && agent.unreported.remove(execution).is_none()
+        let Some(agent) = self.agent_mut(id) else { return };
+        let Some(weight) = agent.executions.remove(execution) else { return };
+        if agent.unreported.remove(execution).is_none()
             && let Some(load) = &mut agent.load
         {
             // The next report will say the same; until then the free place must not look taken.
             load.running = load.running.saturating_sub(1);
             load.used = (load.used - weight).max(0.0);
         }
+        self.touched.insert(id.clone());
     }
 }

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use wps_remote_protocol::{
-    AgentId, ErrorKind, ExecutionError, ExecutionId, Inputs, KillReceipt, LogLevel, Outputs,
-    ProcessDescription, ProcessId,
+    AgentId, Content, ErrorKind, ExecutionError, ExecutionId, Inputs, KillReceipt, LogLevel, Outputs,
+    ProcessDescription, ProcessId, Value,
 };
+
+pub use super::terms::{Bound, Count, Elsewhere, Scope, Size, Span, Terms};
 
 /// Milliseconds since 1970-01-01T00:00:00Z. Always an argument here, never read from a clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -166,6 +168,18 @@ pub struct Job {
     /// The agent of the last attempt, also when the job has ended.
     #[serde(default)]
     pub agent: Option<AgentId>,
+    /// The role by whose limits it was accepted, if its owner has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Its limits, as the configuration has them now; not stored.
+    #[serde(skip)]
+    pub terms: Arc<Terms>,
+    /// Why the agent of the last attempt was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<String>,
+    /// The limit for which it is being ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overdue: Option<Failure>,
     /// Grows with each stored change.
     pub version: u64,
 }
@@ -296,6 +310,27 @@ impl Job {
         }
     }
 
+    /// Bytes that are kept for it: its inputs as far as they are kept, and its results.
+    pub fn stored_bytes(&self) -> u64 {
+        let size = |value: &Value| match value.resolved() {
+            Value::Complex { content: Content::Shared(file), .. } => (0, file.bytes),
+            other => (u64::try_from(other.inline_bytes()).unwrap_or(u64::MAX), 0),
+        };
+        let sum = |sizes: &mut dyn Iterator<Item = u64>| sizes.fold(0_u64, u64::saturating_add);
+        // What was staged in the shared folder goes with the end, unless documents repeat it.
+        let staged = !self.state.is_final() || self.form.lineage;
+        let inputs = sum(&mut self.inputs.iter().map(|input| {
+            let (inline, file) = size(&input.value);
+            if staged { inline.saturating_add(file) } else { inline }
+        }));
+        let JobState::Successful { outputs, .. } = &self.state else { return inputs };
+        let outputs = sum(&mut outputs.iter().map(|output| {
+            let (inline, file) = size(&output.value);
+            inline.saturating_add(file)
+        }));
+        inputs.saturating_add(outputs)
+    }
+
     /// Appends a line to the log and lets the oldest go.
     pub fn note(&mut self, at: Timestamp, level: LogLevel, text: impl Into<String>) {
         self.log.push(LogLine { at, level, text: text.into() });
@@ -321,6 +356,10 @@ pub enum Waiting {
     Declined(String),
     /// An agent refused it just now; others or a later moment are tried.
     Refused(String),
+    /// As many jobs run as a limit allows.
+    Limited(String),
+    /// No agent that offers the process has this label.
+    Unlabelled(String),
 }
 
 impl fmt::Display for Waiting {
@@ -337,6 +376,10 @@ impl fmt::Display for Waiting {
             }
             Self::Refused(why) => {
                 write!(f, "waiting: an agent refused the job ({why}); it will be tried again")
+            }
+            Self::Limited(why) => write!(f, "waiting: {why}"),
+            Self::Unlabelled(label) => {
+                write!(f, "waiting: no agent that offers this process has the label `{label}` that it needs")
             }
         }
     }
@@ -369,6 +412,8 @@ pub enum Failure {
     Results(String),
     /// The orchestrator cannot know how it ended.
     Interrupted(String),
+    /// A limit ended it.
+    Overdue(String),
 }
 
 impl Failure {
@@ -382,6 +427,7 @@ impl Failure {
             Self::NoAgent => "no agent that offers this process came online in time".to_owned(),
             Self::Results(why) => format!("the results could not be taken over: {why}"),
             Self::Interrupted(why) => format!("the job was interrupted: {why}"),
+            Self::Overdue(why) => why.clone(),
         }
     }
 

@@ -18,20 +18,29 @@
 //! justifies; one live execution per job; a message about an unknown or old execution changes nothing; the capacity of
 //! no agent is exceeded; every accepted job reaches a final state if time goes on.
 
+mod agent;
 mod dispatch;
+mod due;
 mod executions;
+mod explain;
 pub mod fleet;
 pub mod job;
 mod ownership;
+mod queue;
+pub mod terms;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use wps_remote_protocol::{AgentId, ExecutionId, LogLevel, ProcessDescription, ProcessId, ToAgent};
 
-use dispatch::Queue;
+use due::{Due, Kind};
 use fleet::Fleet;
 use job::{Failure, Form, Job, JobId, JobState, Timestamp, UserId, Waiting};
+use queue::{Counts, Queue};
+use terms::{Bound, Elsewhere, Scope, Terms};
+
+pub use explain::{Explanation, sentence};
 
 /// An agent that has not answered an invitation for so long is invited again.
 const ASK_AGAIN_MS: u64 = 60_000;
@@ -53,6 +62,8 @@ pub struct Limits {
     pub max_attempts: u8,
     /// How long an ended job is kept; 0 = for ever.
     pub retention_ms: u64,
+    /// How long an agent's report of its load is believed.
+    pub stale_ms: u64,
 }
 
 impl Default for Limits {
@@ -65,6 +76,7 @@ impl Default for Limits {
             offline_ms: 20_000,
             max_attempts: 3,
             retention_ms: 7 * 24 * 3600 * 1000,
+            stale_ms: 35_000,
         }
     }
 }
@@ -134,13 +146,19 @@ pub struct Accepted {
     pub form: Form,
     /// Whose it is.
     pub owner: UserId,
+    /// The role by whose limits it is run, if its owner has one.
+    pub role: Option<String>,
+    /// Its limits.
+    pub terms: Arc<Terms>,
 }
 
-/// The queue is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The queue is full, or what one user, role or process may have in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueFull {
-    /// Jobs that wait.
+    /// Jobs that wait, of those that are counted.
     pub queued: usize,
+    /// The limit, if it is not that of the whole queue.
+    pub bound: Option<Box<Bound>>,
 }
 
 /// The engine.
@@ -150,10 +168,15 @@ pub struct Engine {
     base_url: String,
     jobs: BTreeMap<JobId, Job>,
     queue: Queue,
+    /// How many jobs of whom run and wait.
+    counts: Counts,
+    due: Due,
     executions: HashMap<ExecutionId, JobId>,
+    /// Active jobs by the agent of their live execution.
+    placed: HashMap<AgentId, BTreeSet<JobId>>,
     collecting: HashSet<ExecutionId>,
     /// Jobs in `Dismissing`, and since when their agent could have confirmed that.
-    dismissing: HashMap<JobId, Timestamp>,
+    dismissing: BTreeMap<JobId, Timestamp>,
     fleet: Fleet,
     /// Agents that hold executions of ours and are not present, since when.
     away: BTreeMap<AgentId, Timestamp>,
@@ -167,14 +190,17 @@ impl Engine {
     /// An engine without jobs and agents.
     pub fn new(limits: Limits, base_url: String) -> Self {
         Self {
+            fleet: Fleet::new(limits.stale_ms),
             limits,
             base_url,
             jobs: BTreeMap::new(),
             queue: Queue::default(),
+            counts: Counts::default(),
+            due: Due::default(),
             executions: HashMap::new(),
+            placed: HashMap::new(),
             collecting: HashSet::new(),
-            dismissing: HashMap::new(),
-            fleet: Fleet::default(),
+            dismissing: BTreeMap::new(),
             away: BTreeMap::new(),
             claims: BTreeSet::new(),
             offline: None,
@@ -216,15 +242,21 @@ impl Engine {
     /// A client wants a process to be executed.
     pub fn execute(&mut self, new: Accepted, now: Timestamp, out: &mut Vec<Action>) -> Result<(), QueueFull> {
         if self.queue.len() >= self.limits.max_queued {
-            return Err(QueueFull { queued: self.queue.len() });
+            return Err(QueueFull { queued: self.queue.len(), bound: None });
+        }
+        for bound in &new.terms.queued {
+            let queued = self.counts.total(&bound.scope).queued;
+            if queued >= bound.max {
+                let bound = Some(Box::new(bound.clone()));
+                return Err(QueueFull { queued: usize::try_from(queued).unwrap_or(usize::MAX), bound });
+            }
         }
         let id = new.id;
-        let process = new.description.id.clone();
         self.jobs.insert(
             id,
             Job {
                 id,
-                process: process.clone(),
+                process: new.description.id.clone(),
                 description: new.description,
                 owner: new.owner,
                 inputs: new.inputs,
@@ -236,19 +268,84 @@ impl Engine {
                 expires: None,
                 attempts: 0,
                 agent: None,
+                role: new.role,
+                terms: new.terms,
+                chosen: None,
+                overdue: None,
                 version: 0,
             },
         );
-        self.queue.push_back(process, id, now);
+        self.enqueue(id, false, now);
         let first = out.len();
         self.dispatch(now, out);
         // One write is enough when the job could be sent at once; else it comes before whatever was said about the job.
-        if matches!(self.jobs.get(&id).map(|job| &job.state), Some(JobState::Accepted { .. })) {
+        let waiting = self.waiting(id, now);
+        if let (Some(Job { state: JobState::Accepted { waiting: known }, .. }), Some(waiting)) =
+            (self.jobs.get_mut(&id), waiting)
+        {
+            *known = waiting;
             let mut save = Vec::new();
             self.save(id, &mut save);
+            save.push(Action::Notify(id));
             out.splice(first..first, save);
         }
         Ok(())
+    }
+
+    /// Puts a job into the queue, at its end or before all others, and notes until when it may be there.
+    fn enqueue(&mut self, id: JobId, front: bool, since: Timestamp) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        if front {
+            self.queue.push_front(&job.process, &job.owner, &job.terms, id);
+        } else {
+            self.queue.push_back(&job.process, &job.owner, &job.terms, id);
+        }
+        self.counts.queued(&job.owner, &job.terms);
+        let longest = job.terms.queue_time.as_ref().map_or(self.limits.max_queue_ms, |span| span.ms);
+        if longest > 0 {
+            self.due.set(id, Kind::Queue, since.plus_ms(longest));
+        }
+        if let Some(total) = &job.terms.total_time {
+            self.due.set(id, Kind::Total, job.created.plus_ms(total.ms));
+        }
+    }
+
+    /// Takes a job out of the queue.
+    fn dequeue(&mut self, id: JobId) {
+        if self.queue.remove(id)
+            && let Some(job) = self.jobs.get(&id)
+        {
+            self.counts.unqueued(&job.owner, &job.terms);
+        }
+        self.due.clear(id, Kind::Queue);
+    }
+
+    /// An execution of a job is at an agent.
+    fn place(&mut self, id: JobId, execution: &job::Execution, weight: f64) {
+        self.executions.insert(execution.id.clone(), id);
+        self.placed.entry(execution.agent.clone()).or_default().insert(id);
+        self.fleet.begin(&execution.agent, execution.id.clone(), weight);
+        if let Some(job) = self.jobs.get(&id) {
+            self.counts.begun(&job.owner, &job.terms);
+        }
+    }
+
+    /// An execution of a job is no longer at its agent.
+    fn displace(&mut self, id: JobId, execution: &job::Execution) {
+        if self.executions.remove(&execution.id).is_none() {
+            return;
+        }
+        if let Some(jobs) = self.placed.get_mut(&execution.agent) {
+            jobs.remove(&id);
+            if jobs.is_empty() {
+                self.placed.remove(&execution.agent);
+            }
+        }
+        self.fleet.end(&execution.agent, &execution.id);
+        self.due.clear(id, Kind::Run);
+        if let Some(job) = self.jobs.get(&id) {
+            self.counts.ended(&job.owner, &job.terms);
+        }
     }
 
     /// A client gives a job up. `false` = it is not active (any more).
@@ -256,18 +353,13 @@ impl Engine {
         let Some(job) = self.jobs.get_mut(&id) else { return false };
         match &job.state {
             JobState::Created | JobState::Accepted { .. } => {
-                self.queue.remove(&job.process.clone(), id);
                 self.finish(id, JobState::Dismissed { finished: now, receipt: None }, out);
+                // Somebody else may have waited for its turn.
+                self.dispatch(now, out);
             }
-            JobState::Dispatched { execution } | JobState::Running { execution, .. } => {
-                let execution = execution.clone();
+            JobState::Dispatched { .. } | JobState::Running { .. } => {
                 job.note(now, LogLevel::Info, "dismissed by the client");
-                job.state = JobState::Dismissing { execution: execution.clone(), since: now };
-                self.dismissing.insert(id, now);
-                self.save(id, out);
-                if self.fleet.agent(&execution.agent).is_some() {
-                    out.push(Action::Send(execution.agent, ToAgent::Abort { execution: execution.id }));
-                }
+                self.abort(id, now, out);
             }
             JobState::Dismissing { .. } => {}
             JobState::Successful { .. } | JobState::Failed { .. } | JobState::Dismissed { .. } => {
@@ -277,14 +369,44 @@ impl Engine {
         true
     }
 
+    /// Tells the agent of a job to end it.
+    fn abort(&mut self, id: JobId, now: Timestamp, out: &mut Vec<Action>) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(execution) = job.state.execution().cloned() else { return };
+        job.state = JobState::Dismissing { execution: execution.clone(), since: now };
+        self.due.forget(id);
+        self.dismissing.insert(id, now);
+        self.save(id, out);
+        if self.fleet.agent(&execution.agent).is_some() {
+            out.push(Action::Send(execution.agent, ToAgent::Abort { execution: execution.id }));
+        }
+    }
+
     /// A new job could not be stored: it never was.
     pub fn forget(&mut self, id: JobId) {
-        if let Some(job) = self.jobs.remove(&id) {
-            self.queue.remove(&job.process, id);
-            if let Some(execution) = job.state.execution() {
-                self.executions.remove(&execution.id);
-                self.fleet.end(&execution.agent, &execution.id);
-            }
+        self.dequeue(id);
+        if let Some(execution) = self.jobs.get(&id).and_then(|job| job.state.execution()).cloned() {
+            self.displace(id, &execution);
+        }
+        self.due.forget(id);
+        self.jobs.remove(&id);
+    }
+
+    /// The agents that the operator has taken out of service, present or not, and why. They get nothing new.
+    pub fn set_drained(&mut self, drained: BTreeMap<AgentId, String>, now: Timestamp, out: &mut Vec<Action>) {
+        self.fleet.set_drained(drained);
+        self.dispatch(now, out);
+    }
+
+    /// What other orchestrators of the same store run and have waiting.
+    pub fn set_elsewhere(
+        &mut self,
+        elsewhere: HashMap<Scope, Elsewhere>,
+        now: Timestamp,
+        out: &mut Vec<Action>,
+    ) {
+        if self.counts.set_elsewhere(elsewhere) {
+            self.dispatch(now, out);
         }
     }
 
@@ -305,8 +427,10 @@ impl Engine {
         for process in was_listed.into_iter().flatten() {
             self.fleet.register(agent, process.as_ref().clone());
         }
-        for job in self.jobs.values() {
-            if let Some(execution) = job.state.execution().filter(|e| e.agent == *agent) {
+        for id in self.placed.get(agent).into_iter().flatten() {
+            if let Some(job) = self.jobs.get(id)
+                && let Some(execution) = job.state.execution()
+            {
                 self.fleet.begin(agent, execution.id.clone(), job.description.weight);
             }
         }
@@ -348,10 +472,8 @@ impl Engine {
 
     fn mark_away(&mut self, agent: &AgentId, now: Timestamp, out: &mut Vec<Action>) {
         let mut any = false;
-        for job in self.jobs.values_mut() {
-            if job.state.execution().is_none_or(|e| e.agent != *agent) {
-                continue;
-            }
+        for id in self.placed.get(agent).into_iter().flatten() {
+            let Some(job) = self.jobs.get_mut(id) else { continue };
             any = true;
             if let JobState::Running { lost_since: since @ None, .. } = &mut job.state {
                 *since = Some(now);
@@ -366,12 +488,22 @@ impl Engine {
     }
 
     fn finish(&mut self, id: JobId, state: JobState, out: &mut Vec<Action>) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        if let Some(execution) = job.state.execution() {
-            self.executions.remove(&execution.id);
-            self.fleet.end(&execution.agent, &execution.id);
+        self.dequeue(id);
+        if let Some(execution) = self.jobs.get(&id).and_then(|job| job.state.execution()).cloned() {
+            self.displace(id, &execution);
         }
-        job.state = state;
+        self.due.forget(id);
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.state = match (state, job.overdue.take()) {
+            // It was not its client that gave it up.
+            (JobState::Dismissed { finished, receipt }, Some(failure)) => {
+                if let Some(receipt) = receipt {
+                    job.note(finished, LogLevel::Info, receipt.to_string());
+                }
+                JobState::Failed { failure, finished }
+            }
+            (state, _) => state,
+        };
         let kept = self.limits.retention_ms;
         job.expires = job.finished().filter(|_| kept > 0).map(|finished| finished.plus_ms(kept));
         self.dismissing.remove(&id);
@@ -435,13 +567,51 @@ impl Engine {
             }
             self.finish(id, JobState::Dismissed { finished: now, receipt: None }, out);
         }
-        if self.limits.max_queue_ms > 0 {
-            for id in self.queue.older_than(now, self.limits.max_queue_ms) {
-                self.finish(id, JobState::Failed { failure: Failure::NoAgent, finished: now }, out);
-            }
+        while let Some((id, kind)) = self.due.pop(now) {
+            self.overdue(id, kind, now, out);
         }
+        self.fleet.end_pauses(now);
         self.dispatch(now, out);
-        self.next_deadline(now)
+        self.next_deadline()
+    }
+
+    /// A time is over that a limit gives.
+    fn overdue(&mut self, id: JobId, kind: Kind, now: Timestamp, out: &mut Vec<Action>) {
+        let waiting = self.waiting(id, now);
+        let default =
+            || terms::Span { ms: self.limits.max_queue_ms, setting: "[limits] max_queue_time_s".into() };
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let (what, span) = match kind {
+            Kind::Queue => ("waited in the queue", job.terms.queue_time.clone().or_else(|| Some(default()))),
+            Kind::Run => ("ran", job.terms.run_time.clone()),
+            Kind::Total => ("waited and ran together", job.terms.total_time.clone()),
+        };
+        let Some(terms::Span { ms, setting }) = span else { return };
+        let mut text = format!("the job {what} for {} s, which is as long as `{setting}` allows", ms / 1000);
+        match &waiting {
+            Some(waiting) => text.push_str(&format!(" ({waiting}); ask for it again later")),
+            None => text.push_str("; give it less to do"),
+        }
+        text.push_str(", or ask the operator for a higher limit");
+        let failure = Failure::Overdue(text);
+        match &job.state {
+            JobState::Created | JobState::Accepted { .. } => {
+                self.finish(id, JobState::Failed { failure, finished: now }, out);
+            }
+            JobState::Dispatched { execution } | JobState::Running { execution, .. } => {
+                // It has completed already: only its files are still on their way.
+                if self.collecting.contains(&execution.id) {
+                    return;
+                }
+                job.note(now, LogLevel::Warning, failure.text());
+                job.overdue = Some(failure);
+                self.abort(id, now, out);
+            }
+            JobState::Dismissing { .. }
+            | JobState::Successful { .. }
+            | JobState::Failed { .. }
+            | JobState::Dismissed { .. } => {}
+        }
     }
 
     /// Jobs that are being dismissed: since when, and where.
@@ -453,23 +623,19 @@ impl Engine {
     }
 
     fn jobs_at(&self, agent: &AgentId) -> Vec<JobId> {
-        let at = |job: &&Job| job.state.execution().is_some_and(|e| e.agent == *agent);
-        self.jobs.values().filter(at).map(|job| job.id).collect()
+        self.placed.get(agent).into_iter().flatten().copied().collect()
     }
 
-    fn next_deadline(&self, now: Timestamp) -> Option<Timestamp> {
+    fn next_deadline(&self) -> Option<Timestamp> {
         let away = self.away.values().map(|since| since.plus_ms(self.limits.agent_lost_ms));
         let offline = self.offline.iter().map(|(since, _)| since.plus_ms(self.limits.offline_ms));
         let asked = self.fleet.agents().filter_map(|a| a.asked).map(|since| since.plus_ms(ASK_AGAIN_MS));
-        let refused = self.fleet.agents().map(|a| a.refused_until).filter(|at| *at > now);
+        let refused = self.fleet.next_pause();
         let dismissing = self
             .dismissals()
             .filter(|(_, _, agent)| !self.away.contains_key(agent))
             .map(|(_, since, _)| since.plus_ms(self.limits.dismiss_ms));
-        let queued = (self.limits.max_queue_ms > 0)
-            .then(|| self.queue.oldest().map(|at| at.plus_ms(self.limits.max_queue_ms)))
-            .flatten();
-        away.chain(offline).chain(asked).chain(refused).chain(dismissing).chain(queued).min()
+        away.chain(offline).chain(asked).chain(refused).chain(dismissing).chain(self.due.next()).min()
     }
 
     /// Whether the process is offered by anybody at this moment.

@@ -4,8 +4,9 @@
 use wps_remote_protocol::message::MAX_CLAIMED;
 use wps_remote_protocol::{AgentId, ExecutionId, ToAgent};
 
-use super::dispatch::Queue;
+use super::due::{Due, Kind};
 use super::job::{Job, JobId, JobState, Timestamp};
+use super::queue::Queue;
 use super::{Action, Engine};
 
 impl Engine {
@@ -16,36 +17,55 @@ impl Engine {
         if self.jobs.contains_key(&id) {
             return;
         }
-        match &job.state {
-            JobState::Accepted { .. } => {
-                self.queue.push_back(job.process.clone(), id, self.waiting_since(&job, now));
-            }
+        if job.state.is_final() {
+            return;
+        }
+        let (state, weight, terms) = (job.state.clone(), job.description.weight, job.terms.clone());
+        let (created, started) = (job.created, job.started);
+        let since = self.waiting_since(&job, now);
+        self.jobs.insert(id, job);
+        match &state {
+            JobState::Accepted { .. } => self.enqueue(id, false, since),
             JobState::Dispatched { execution }
             | JobState::Running { execution, .. }
             | JobState::Dismissing { execution, .. } => {
-                self.executions.insert(execution.id.clone(), id);
+                self.place(id, execution, weight);
                 if self.fleet.agent(&execution.agent).is_some() {
-                    self.fleet.begin(&execution.agent, execution.id.clone(), job.description.weight);
                     self.claims.insert(execution.agent.clone());
                 } else {
                     self.away.entry(execution.agent.clone()).or_insert(now);
                 }
-                if matches!(job.state, JobState::Dismissing { .. }) {
-                    self.dismissing.insert(id, now);
+                match &state {
+                    JobState::Dismissing { .. } => {
+                        self.dismissing.insert(id, now);
+                    }
+                    JobState::Running { .. } if terms.run_time.is_some() => {
+                        let begun = started.unwrap_or(execution.sent).max(execution.sent).min(now);
+                        let longest = terms.run_time.as_ref().map_or(0, |span| span.ms);
+                        self.due.set(id, Kind::Run, begun.plus_ms(longest));
+                    }
+                    _ => {}
+                }
+                if let (Some(total), false) =
+                    (&terms.total_time, matches!(state, JobState::Dismissing { .. }))
+                {
+                    self.due.set(id, Kind::Total, created.min(now).plus_ms(total.ms));
                 }
             }
-            JobState::Created => {}
-            JobState::Successful { .. } | JobState::Failed { .. } | JobState::Dismissed { .. } => return,
+            JobState::Created
+            | JobState::Successful { .. }
+            | JobState::Failed { .. }
+            | JobState::Dismissed { .. } => {}
         }
-        self.jobs.insert(id, job);
         out.push(Action::Notify(id));
     }
 
     /// Since when an adopted job waits, as far as its deadline is concerned. It was accepted by another clock, perhaps a
     /// wrong one, and while nobody could send it: the moment of its acceptance alone must not end it.
     fn waiting_since(&self, job: &Job, now: Timestamp) -> Timestamp {
-        let grace = self.limits.agent_lost_ms.min(self.limits.max_queue_ms);
-        let longest = Timestamp(now.0.saturating_sub(self.limits.max_queue_ms.saturating_sub(grace)));
+        let allowed = job.terms.queue_time.as_ref().map_or(self.limits.max_queue_ms, |span| span.ms);
+        let grace = self.limits.agent_lost_ms.min(allowed);
+        let longest = Timestamp(now.0.saturating_sub(allowed.saturating_sub(grace)));
         job.created.max(longest).min(now)
     }
 
@@ -61,8 +81,9 @@ impl Engine {
     pub(super) fn invite(&mut self, agent: &AgentId, now: Timestamp, out: &mut Vec<Action>) {
         let Some(asked) = self.fleet.agent_mut(agent) else { return };
         asked.asked = Some(now);
-        let at = |job: &Job| job.state.execution().filter(|e| e.agent == *agent).map(|e| e.id.clone());
-        let executions: Vec<ExecutionId> = self.jobs.values().filter_map(at).collect();
+        let live = |id: &JobId| self.jobs.get(id)?.state.execution().map(|execution| execution.id.clone());
+        let executions: Vec<ExecutionId> =
+            self.placed.get(agent).into_iter().flatten().filter_map(live).collect();
         let mut named = executions.chunks(MAX_CLAIMED);
         let first = named.next().unwrap_or_default();
         for executions in std::iter::once(first).chain(named) {
@@ -78,7 +99,10 @@ impl Engine {
                 self.fleet.end(&at.agent, &execution);
             }
         }
+        self.placed.clear();
         self.queue = Queue::default();
+        self.due = Due::default();
+        self.counts.forget_here();
         self.collecting.clear();
         self.dismissing.clear();
         self.away.clear();
@@ -94,7 +118,7 @@ impl Engine {
         if let Some((since, _)) = &mut self.offline {
             *since = since.shifted_ms(by_ms);
         }
-        self.queue.clock_set(by_ms);
+        self.due.clock_set(by_ms);
         self.fleet.clock_set(by_ms);
     }
 }

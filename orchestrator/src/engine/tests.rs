@@ -52,6 +52,7 @@ fn load(max_running: u32) -> Load {
         accepting: true,
         warning: None,
         refusing: None,
+        labels: Vec::new(),
     }
 }
 
@@ -99,6 +100,8 @@ impl World {
             inputs: vec![],
             form: Form::default(),
             owner: UserId::anonymous(),
+            role: None,
+            terms: Arc::default(),
         };
         self.engine.execute(new, self.now, &mut self.out).unwrap();
         id
@@ -211,7 +214,7 @@ fn a_refusal_goes_elsewhere_or_waits() {
     w.out.clear();
     let refusal = Refusal { reason: RefusalReason::Capacity, text: "full".into() };
     w.say(&a, FromAgent::CannotExecute { execution: id.execution(1), refusal });
-    assert_eq!(w.said(), ["save accepted", "notify", "notify"]);
+    assert_eq!(w.said(), ["save accepted", "notify"]);
     w.pass(1_999);
     assert_eq!(w.said(), Vec::<String>::new());
     w.pass(1);
@@ -306,7 +309,7 @@ fn a_request_that_never_arrived_is_sent_again() {
     w.engine.agent_joined(&a, w.now, &mut w.out);
     w.out.clear();
     w.holds(&a, &[], &[id.execution(1)]);
-    assert_eq!(w.said(), ["save accepted", "notify", "notify"]);
+    assert_eq!(w.said(), ["save accepted", "notify"]);
     w.say(&a, FromAgent::Register(Box::new(description("a:b", false))));
     w.say(&a, FromAgent::Load(load(5)));
     assert!(w.said().contains(&format!("a<execute {}", id.execution(2))));
@@ -459,7 +462,9 @@ fn an_agent_cannot_give_a_process_another_name() {
     assert_eq!(names, ["a:b"]);
 }
 
+mod limits;
 mod ownership;
+mod simulation;
 
 #[test]
 fn who_waits_is_told_why_the_agents_take_nothing() {

@@ -77,10 +77,12 @@ pub(super) async fn agents(State(state): State<AppState>, Extension(asking): Ext
                 "running": agent.executions,
                 "conflicts": agent.conflicts,
                 "cannot": agent.cannot,
+                "labels": agent.load.as_ref().map(|load| &load.labels),
+                "drained": agent.drained,
             })
         })
         .collect();
-    answer("agents", StatusCode::OK, &json!({ "agents": agents }))
+    answer("agents", StatusCode::OK, &json!({ "agents": agents, "drained": overview.drained }))
 }
 
 /// The newest jobs; `?limit=n`.
@@ -122,7 +124,7 @@ pub(super) async fn one_job(
     }
 }
 
-async fn job_of(state: &AppState, asking: &Asking, id: &str) -> Result<Arc<Job>, Fault> {
+pub(super) async fn job_of(state: &AppState, asking: &Asking, id: &str) -> Result<Arc<Job>, Fault> {
     let none = || Fault::new(FaultKind::NotFound, "there is no such job");
     let id: JobId = id.parse().map_err(|_| none())?;
     let found = state.jobs.view(id).await?.filter(|job| asking.caller.may_see(&job.owner));
@@ -226,7 +228,7 @@ fn file(output: &Output) -> Option<Value> {
     Some(json!({ "output": output.id, "path": file.path, "bytes": file.bytes, "sha256": file.sha256 }))
 }
 
-fn answer(operation: &'static str, status: StatusCode, body: &Value) -> Response {
+pub(super) fn answer(operation: &'static str, status: StatusCode, body: &Value) -> Response {
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = writeln!(text, "{body:#}");

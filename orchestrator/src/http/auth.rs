@@ -13,6 +13,7 @@ use super::{AppState, HttpConfig, Operation, Peer, report_on};
 use crate::access::{Caller, Denied, Presented};
 use crate::encoding::{Face, Fault, FaultKind};
 use crate::engine::job::Timestamp;
+use crate::limits::Who;
 
 /// Longest header that is looked at, in bytes.
 const MAX_HEADER: usize = 32 * 1024;
@@ -31,6 +32,11 @@ impl Asking {
     pub(super) fn of(extensions: &Extensions) -> Self {
         let found = extensions.get::<Self>().cloned();
         found.unwrap_or_else(|| Self { caller: Caller::nobody(), from: None })
+    }
+
+    /// The same, as far as limits are concerned.
+    pub(super) fn who(&self) -> Who<'_> {
+        Who { user: &self.caller.user, role: self.caller.role_names().first().copied() }
     }
 
     /// The fault for what this caller may not do: a login may help whoever has not logged in.

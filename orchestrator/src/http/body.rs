@@ -8,6 +8,7 @@ use futures::StreamExt;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
+use super::auth::Asking;
 use super::{AppState, BODY_UNIT};
 use crate::encoding::{Fault, FaultKind};
 
@@ -27,14 +28,23 @@ pub(super) struct Received {
 }
 
 /// Reads the whole body.
-pub(super) async fn receive(state: &AppState, headers: &HeaderMap, body: Body) -> Result<Received, Fault> {
+pub(super) async fn receive(
+    state: &AppState,
+    asking: &Asking,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Received, Fault> {
     if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
         && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
     {
         let text = "compressed bodies are not read here; send the request without Content-Encoding";
         return Err(Fault::malformed(text));
     }
-    let limit = state.config.max_body_bytes;
+    let own = state.jobs.limits().request(asking.who());
+    let (limit, setting) = match own.filter(|own| own.value < state.config.max_body_bytes) {
+        Some(own) => (own.value, own.setting),
+        None => (state.config.max_body_bytes, "[http] max_body_mb".to_owned()),
+    };
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok())
@@ -45,7 +55,7 @@ pub(super) async fn receive(state: &AppState, headers: &HeaderMap, body: Body) -
         if !headers.contains_key(header::EXPECT) {
             drain(&mut stream).await;
         }
-        return Err(too_large(limit));
+        return Err(too_large(limit, &setting));
     }
     let end = Instant::now() + state.config.request_timeout;
     let mut received = Received { bytes: Vec::new(), _permits: Vec::new() };
@@ -64,7 +74,7 @@ pub(super) async fn receive(state: &AppState, headers: &HeaderMap, body: Body) -
         if size > limit {
             drop(received);
             drain(&mut stream).await;
-            return Err(too_large(limit));
+            return Err(too_large(limit, &setting));
         }
         if size > paid {
             let units = (size - paid).div_ceil(BODY_UNIT);
@@ -96,9 +106,8 @@ async fn drain(stream: &mut BodyDataStream) {
     while let Ok(Some(Ok(_))) = timeout_at(end, stream.next()).await {}
 }
 
-fn too_large(limit: u64) -> Fault {
-    let text = format!(
-        "the request is larger than {limit} bytes (`[http] max_body_mb`); give large inputs by reference"
-    );
+fn too_large(limit: u64, setting: &str) -> Fault {
+    let text =
+        format!("the request is larger than {limit} bytes (`{setting}`); give large inputs by reference");
     Fault::new(FaultKind::TooLarge, text)
 }

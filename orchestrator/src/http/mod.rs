@@ -7,7 +7,7 @@
 //! | `/wps/1.0.0`, `/wps/2.0.0` | the same, with another version for whoever names none |
 //! | `/outputs/<job>/<output>/<file>` | a result |
 //! | `/inputs/<job>/<n>` | an input that a document about its job repeats |
-//! | `/`, `/health`, `/metrics`, `/agents`, `/jobs` | for people and monitors |
+//! | `/`, `/health`, `/metrics`, `/agents`, `/jobs`, `/usage` | for people and monitors |
 
 mod admin;
 mod auth;
@@ -21,6 +21,7 @@ mod links;
 mod page;
 mod run;
 mod serve;
+mod shares;
 mod stall;
 mod wps;
 mod wps1;
@@ -148,6 +149,10 @@ pub fn router(state: AppState) -> Router {
         .route("/jobs", get(admin::jobs))
         .route("/jobs/{id}", get(admin::one_job))
         .route("/jobs/{id}/share", post(admin::share))
+        .route("/jobs/{id}/explain", get(shares::explain))
+        .route("/agents/{agent}/drain", post(shares::drain))
+        .route("/agents/{agent}/undrain", post(shares::undrain))
+        .route("/usage", get(shares::usage))
         .route("/outputs/{job}/{output}/{file}", any(files::download))
         .route("/inputs/{job}/{n}", any(files::input));
     for path in PATHS {
@@ -190,7 +195,7 @@ fn report_on(fault: &Fault, face: Face) -> Response {
     let (_, status) = fault.kind.on(face);
     let mut response = xml(ows::exception_report(fault, face));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    if fault.kind == FaultKind::TooBusy {
+    if matches!(fault.kind, FaultKind::TooBusy | FaultKind::TooManyJobs) {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
     }
     if matches!(fault.kind, FaultKind::TooLarge | FaultKind::TooSlow) {
@@ -213,6 +218,11 @@ impl From<Refusal> for Fault {
                 let input = input.clone();
                 Self::at(kind, &input, refusal.to_string())
             }
+            Refusal::TooMany { .. } => Self::new(FaultKind::TooManyJobs, refusal.to_string()),
+            Refusal::InputTooLarge { ref input, .. } => {
+                Self::at(FaultKind::TooLarge, input.clone(), refusal.to_string())
+            }
+            Refusal::QuotaFull { .. } => Self::new(FaultKind::QuotaFull, refusal.to_string()),
             Refusal::TooBusy { .. } | Refusal::Stopping => Self::new(FaultKind::TooBusy, refusal.to_string()),
             Refusal::Results(error) => error.into(),
             Refusal::Store(ref error) => {

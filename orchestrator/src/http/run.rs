@@ -136,11 +136,19 @@ pub(super) async fn settle(state: &AppState, job: Arc<Job>, limit: Duration) -> 
     Ok(state.jobs.wait(job.id, limit).await?.unwrap_or(job))
 }
 
+/// How long a synchronous request of this caller may wait for this job.
+pub(super) fn patience(state: &AppState, asking: &Asking, job: &Job) -> Duration {
+    let own = state.jobs.limits().sync_timeout(asking.who(), &job.process);
+    own.map_or(state.config.sync_timeout, |set| Duration::from_millis(set.value))
+}
+
 /// What a client is told that wanted the bare result of a job that takes too long.
-pub(super) fn still_running(state: &AppState, status_url: &str) -> Fault {
+pub(super) fn still_running(state: &AppState, asking: &Asking, job: &Job, status_url: &str) -> Fault {
+    let setting = state.jobs.limits().sync_timeout(asking.who(), &job.process);
+    let setting = setting.map_or_else(|| "[http] sync_timeout_s".to_owned(), |set| set.setting);
     let text = format!(
-        "the job has not ended within the time that a request may take ({} s); it goes on, follow it at {status_url}",
-        state.config.sync_timeout.as_secs()
+        "the job has not ended within the time that a request may take ({} s, `{setting}`); it goes on, follow it at {status_url}",
+        patience(state, asking, job).as_secs()
     );
     Fault::new(FaultKind::StillRunning, text)
 }

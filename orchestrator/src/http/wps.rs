@@ -205,7 +205,7 @@ async fn from_post(
     face: &mut Face,
 ) -> Result<Asked, Fault> {
     let (parts, body) = request.into_parts();
-    let received = body::receive(state, &parts.headers, body).await?;
+    let received = body::receive(state, asking, &parts.headers, body).await?;
     let first = received.bytes.iter().position(|b| !b.is_ascii_whitespace());
     let Some(first) = first else {
         *face = face_of_query(&query(uri)?, *face)?;

@@ -96,7 +96,9 @@ fn capabilities(state: &AppState, arrival: &Arrival, known: Option<u64>) -> Resu
 async fn execute(state: &AppState, arrival: &Arrival, execute: Execute) -> Result<Response, Fault> {
     let Execute { process, inputs, form } = execute;
     let (at_once, is_raw) = (form.store && !form.raw, form.raw);
-    let new = NewJob { process, inputs, form, owner: arrival.asking.caller.user.clone() };
+    let caller = &arrival.asking.caller;
+    let (owner, role) = (caller.user.clone(), caller.role_names().first().map(|role| (*role).to_owned()));
+    let new = NewJob { process, inputs, form, owner, role };
     run::admit(state, &arrival.asking, &new.process)?;
     let job = state.jobs.execute_within(new, &Chain { state, arrival }).await?;
     state.access.audit().did(&arrival.asking.caller, arrival.asking.from, "execute", &job.id.to_string());
@@ -104,10 +106,10 @@ async fn execute(state: &AppState, arrival: &Arrival, execute: Execute) -> Resul
         let job = run::settle(state, job, state.config.settle).await?;
         return Ok(document(state, arrival, &job, Told::Follow).await);
     }
-    let job = run::wait(state, job.id, state.config.sync_timeout).await?;
+    let job = run::wait(state, job.id, run::patience(state, &arrival.asking, &job)).await?;
     if !job.state.is_final() {
         if is_raw {
-            return Err(run::still_running(state, &arrival.status_url(job.id)));
+            return Err(run::still_running(state, &arrival.asking, &job, &arrival.status_url(job.id)));
         }
         return Ok(document(state, arrival, &job, Told::Follow).await);
     }

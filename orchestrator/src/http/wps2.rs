@@ -85,19 +85,21 @@ pub(super) async fn answer(state: &AppState, arrival: &Arrival, asked: Request) 
 
 async fn execute(state: &AppState, arrival: &Arrival, execute: Execute) -> Result<Response, Fault> {
     let Execute { process, inputs, form, mode } = execute;
-    let new = NewJob { process, inputs, form, owner: arrival.asking.caller.user.clone() };
+    let caller = &arrival.asking.caller;
+    let (owner, role) = (caller.user.clone(), caller.role_names().first().map(|role| (*role).to_owned()));
+    let new = NewJob { process, inputs, form, owner, role };
     run::admit(state, &arrival.asking, &new.process)?;
     let job = state.jobs.execute_within(new, &Chain { state, arrival }).await?;
     state.access.audit().did(&arrival.asking.caller, arrival.asking.from, "execute", &job.id.to_string());
     let accepted = |job: &Job| xml(response::status_info(job, Status::Accepted, Some(now())));
     match mode {
         Mode::Sync => {
-            let job = run::wait(state, job.id, state.config.sync_timeout).await?;
+            let job = run::wait(state, job.id, run::patience(state, &arrival.asking, &job)).await?;
             if job.state.is_final() {
                 return result(state, arrival, &job).await;
             }
             if job.form.raw {
-                return Err(run::still_running(state, &status_url(arrival, job.id)));
+                return Err(run::still_running(state, &arrival.asking, &job, &status_url(arrival, job.id)));
             }
             Ok(xml(response::status_info(&job, Status::Actual, Some(now()))))
         }

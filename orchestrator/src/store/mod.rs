@@ -18,6 +18,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use wps_remote_protocol::AgentId;
+
 use crate::engine::job::{Job, JobId, Timestamp, UserId};
 
 pub use nodes::{Keeper, Lease, Node};
@@ -92,6 +94,60 @@ pub enum StoreError {
 
 /// How many jobs are stored in each state, for metrics.
 pub type Counts = Vec<(String, u64)>;
+
+/// How many jobs of a user there are in all, and how much is kept for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Jobs at agents.
+    pub running: u64,
+    /// Jobs that wait.
+    pub queued: u64,
+    /// Jobs that have ended and are kept.
+    pub ended: u64,
+    /// Bytes of inputs and results.
+    pub bytes: u64,
+}
+
+impl Usage {
+    /// Everything that is kept.
+    pub fn jobs(&self) -> u64 {
+        self.running + self.queued + self.ended
+    }
+
+    fn sum(rows: Vec<(String, i64, i64)>) -> Self {
+        let number = |n: i64| u64::try_from(n).unwrap_or(0);
+        let mut usage = Self::default();
+        for (state, jobs, bytes) in rows {
+            usage.bytes += number(bytes);
+            match state.as_str() {
+                "created" | "accepted" => usage.queued += number(jobs),
+                "dispatched" | "running" | "dismissing" => usage.running += number(jobs),
+                _ => usage.ended += number(jobs),
+            }
+        }
+        usage
+    }
+}
+
+/// Active jobs of another node, of one user, role and process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// The node.
+    pub node: i64,
+    /// The user.
+    pub owner: UserId,
+    /// The role by whose limits they were accepted.
+    pub role: Option<String>,
+    /// The process.
+    pub process: String,
+    /// Whether they wait.
+    pub queued: bool,
+    /// How many.
+    pub jobs: u32,
+}
+
+/// Agents that are out of service, and why.
+pub type Drained = std::collections::BTreeMap<AgentId, String>;
 
 /// Jobs that could be read, and what is wrong with the others.
 pub type Readable = (Vec<Job>, Vec<StoreError>);
@@ -255,6 +311,37 @@ impl Store {
         Ok(counts.into_iter().map(|(state, n)| (state, u64::try_from(n).unwrap_or(0))).collect())
     }
 
+    /// How many jobs of a user there are in all, and how much is kept for them.
+    pub async fn usage(&self, owner: &UserId) -> Result<Usage, StoreError> {
+        either!(self, a => a.usage(&owner.0)).map(Usage::sum)
+    }
+
+    /// Active jobs of all other nodes.
+    pub async fn elsewhere(&self) -> Result<Vec<Group>, StoreError> {
+        let lease = self.lease();
+        let rows = either!(self, a => a.elsewhere(lease))?;
+        let group = |(node, owner, role, process, queued, jobs): GroupRow| Group {
+            node,
+            owner: UserId(owner),
+            role: Some(role).filter(|role| !role.is_empty()),
+            process,
+            queued: queued != 0,
+            jobs: u32::try_from(jobs).unwrap_or(u32::MAX),
+        };
+        Ok(rows.into_iter().map(group).collect())
+    }
+
+    /// Takes an agent out of service for a reason, or back into it. Other nodes are told.
+    pub async fn drain(&self, agent: &AgentId, why: Option<&str>) -> Result<(), StoreError> {
+        either!(self, a => a.drain(agent.as_str(), why))
+    }
+
+    /// The agents that are out of service.
+    pub async fn drained(&self) -> Result<Drained, StoreError> {
+        let rows = either!(self, a => a.drained())?;
+        Ok(rows.into_iter().map(|(agent, why)| (AgentId::new(agent), why)).collect())
+    }
+
     /// Writes what is pending and closes all connections.
     pub async fn close(&self) {
         match &self.adapter {
@@ -264,11 +351,16 @@ impl Store {
     }
 }
 
+/// Node, owner, role, process, whether they wait, how many.
+type GroupRow = (i64, String, String, String, i64, i64);
+
 /// A job as its columns.
 struct JobRow {
     id: String,
     process: String,
     owner: String,
+    role: String,
+    bytes: i64,
     created: i64,
     state: &'static str,
     finished: Option<i64>,
@@ -284,6 +376,8 @@ impl JobRow {
             id: job.id.to_string(),
             process: job.process.to_string(),
             owner: job.owner.0.clone(),
+            role: job.role.clone().unwrap_or_default(),
+            bytes: i64::try_from(job.stored_bytes()).unwrap_or(i64::MAX),
             created: millis(job.created),
             state: job.state.name(),
             finished: job.finished().map(millis),

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tracing::{debug, warn};
 
-use super::{Durability, JobRow, Lease, Node, StoreError, failed};
+use super::{Durability, GroupRow, JobRow, Lease, Node, StoreError, failed};
 use crate::engine::job::JobId;
 
 /// On which nodes tell each other what they should look at.
@@ -86,7 +86,11 @@ pub(super) struct Postgres {
 
 fn migrator() -> Migrator {
     let jobs = include_str!("../../migrations/postgres/0001_jobs.sql").into_sql_str();
-    Migrator::with_migrations(vec![Migration::new(1, "jobs".into(), MigrationType::Simple, jobs, false)])
+    let shares = include_str!("../../migrations/postgres/0002_shares.sql").into_sql_str();
+    Migrator::with_migrations(vec![
+        Migration::new(1, "jobs".into(), MigrationType::Simple, jobs, false),
+        Migration::new(2, "shares".into(), MigrationType::Simple, shares, false),
+    ])
 }
 
 impl Postgres {
@@ -252,13 +256,14 @@ impl Postgres {
         let (owner, foreign): (i64, i64) = sqlx::query_as(
             "WITH me AS (SELECT id FROM nodes WHERE id = $1 AND generation = $2 FOR SHARE),
                   new AS (SELECT * FROM UNNEST($3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[],
-                                               $8::bigint[], $9::bigint[], $10::text[])
-                          AS t (id, process, owner, created, state, finished, version, document)),
+                                               $8::bigint[], $9::bigint[], $10::text[], $11::text[], $12::bigint[])
+                          AS t (id, process, owner, created, state, finished, version, document, role, bytes)),
                   stored AS (
-                      INSERT INTO jobs (id, process, owner, created, state, finished, version, document, node)
+                      INSERT INTO jobs (id, process, owner, created, state, finished, version, document, role, bytes, node)
                       SELECT new.*, me.id FROM new, me ORDER BY new.id
                       ON CONFLICT (id) DO UPDATE SET state = excluded.state, finished = excluded.finished,
-                                                     version = excluded.version, document = excluded.document
+                                                     version = excluded.version, document = excluded.document,
+                                                     bytes = excluded.bytes
                       WHERE jobs.version < excluded.version AND jobs.finished IS NULL AND jobs.node = excluded.node)
              SELECT (SELECT count(*) FROM me),
                     (SELECT count(*) FROM jobs JOIN new ON jobs.id = new.id
@@ -274,6 +279,8 @@ impl Postgres {
         .bind(rows.iter().map(|row| row.finished).collect::<Vec<_>>())
         .bind(number(|row| row.version))
         .bind(column(|row| &row.document))
+        .bind(column(|row| &row.role))
+        .bind(number(|row| row.bytes))
         .fetch_one(&self.pool)
         .await
         .map_err(failed("store jobs"))?;
@@ -328,6 +335,61 @@ impl Postgres {
             .await
             .map_err(failed("count jobs"))?;
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
+    pub(super) async fn usage(&self, owner: &str) -> Result<Vec<(String, i64, i64)>, StoreError> {
+        sqlx::query_as(
+            "SELECT state, count(*), CAST(coalesce(sum(bytes), 0) AS BIGINT) FROM jobs WHERE owner = $1 GROUP BY state",
+        )
+        .bind(owner)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed("count a user's jobs"))
+    }
+
+    pub(super) async fn elsewhere(&self, lease: Lease) -> Result<Vec<GroupRow>, StoreError> {
+        sqlx::query_as(
+            "SELECT node, owner, role, process, CASE WHEN state IN ('created', 'accepted') THEN 1::bigint ELSE 0::bigint END, count(*)
+             FROM jobs WHERE finished IS NULL AND node <> $1 GROUP BY 1, 2, 3, 4, 5",
+        )
+        .bind(lease.id)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed("count the jobs of other nodes"))
+    }
+
+    pub(super) async fn drain(&self, agent: &str, why: Option<&str>) -> Result<(), StoreError> {
+        let done = match why {
+            Some(why) => {
+                sqlx::query(
+                    "WITH drained AS (INSERT INTO drains (agent, why) VALUES ($1, $2)
+                                      ON CONFLICT (agent) DO UPDATE SET why = excluded.why)
+                     SELECT pg_notify($3, 'drain')",
+                )
+                .bind(agent)
+                .bind(why)
+                .bind(CHANNEL)
+                .execute(&self.pool)
+                .await
+            }
+            None => {
+                sqlx::query(
+                    "WITH back AS (DELETE FROM drains WHERE agent = $1) SELECT pg_notify($2, 'drain')",
+                )
+                .bind(agent)
+                .bind(CHANNEL)
+                .execute(&self.pool)
+                .await
+            }
+        };
+        done.map_err(failed("drain an agent")).map(|_| ())
+    }
+
+    pub(super) async fn drained(&self) -> Result<Vec<(String, String)>, StoreError> {
+        sqlx::query_as("SELECT agent, why FROM drains")
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed("look for drained agents"))
     }
 
     pub(super) async fn close(&self) {

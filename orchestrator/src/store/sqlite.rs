@@ -9,7 +9,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{Row, SqlSafeStr, Sqlite as Db, Transaction};
 
-use super::{Durability, JobRow, Lease, Node, StoreError, failed};
+use super::{Durability, GroupRow, JobRow, Lease, Node, StoreError, failed};
 use crate::engine::job::JobId;
 
 #[derive(Debug, Clone)]
@@ -21,9 +21,11 @@ pub(super) struct Sqlite {
 fn migrator() -> Migrator {
     let jobs = include_str!("../../migrations/sqlite/0001_jobs.sql").into_sql_str();
     let nodes = include_str!("../../migrations/sqlite/0002_nodes.sql").into_sql_str();
+    let shares = include_str!("../../migrations/sqlite/0003_shares.sql").into_sql_str();
     Migrator::with_migrations(vec![
         Migration::new(1, "jobs".into(), MigrationType::Simple, jobs, false),
         Migration::new(2, "nodes".into(), MigrationType::Simple, nodes, false),
+        Migration::new(3, "shares".into(), MigrationType::Simple, shares, false),
     ])
 }
 
@@ -187,9 +189,9 @@ impl Sqlite {
         }
         for row in rows {
             sqlx::query(
-                "INSERT INTO jobs (id, process, owner, created, state, finished, version, document, node)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-                 ON CONFLICT (id) DO UPDATE SET state = ?5, finished = ?6, version = ?7, document = ?8
+                "INSERT INTO jobs (id, process, owner, created, state, finished, version, document, node, role, bytes)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+                 ON CONFLICT (id) DO UPDATE SET state = ?5, finished = ?6, version = ?7, document = ?8, bytes = ?11
                  WHERE jobs.version < ?7 AND jobs.finished IS NULL AND jobs.node = ?9",
             )
             .bind(&row.id)
@@ -201,6 +203,8 @@ impl Sqlite {
             .bind(row.version)
             .bind(&row.document)
             .bind(lease.id)
+            .bind(&row.role)
+            .bind(row.bytes)
             .execute(&mut *transaction)
             .await
             .map_err(failed("store a job"))?;
@@ -258,6 +262,50 @@ impl Sqlite {
             .await
             .map_err(failed("count jobs"))?;
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
+    pub(super) async fn usage(&self, owner: &str) -> Result<Vec<(String, i64, i64)>, StoreError> {
+        sqlx::query_as(
+            "SELECT state, count(*), CAST(coalesce(sum(bytes), 0) AS BIGINT) FROM jobs WHERE owner = $1 GROUP BY state",
+        )
+        .bind(owner)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(failed("count a user's jobs"))
+    }
+
+    pub(super) async fn elsewhere(&self, lease: Lease) -> Result<Vec<GroupRow>, StoreError> {
+        sqlx::query_as(
+            "SELECT node, owner, role, process, state IN ('created', 'accepted'), count(*)
+             FROM jobs WHERE finished IS NULL AND node <> $1 GROUP BY 1, 2, 3, 4, 5",
+        )
+        .bind(lease.id)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(failed("count the jobs of other nodes"))
+    }
+
+    pub(super) async fn drain(&self, agent: &str, why: Option<&str>) -> Result<(), StoreError> {
+        let done = match why {
+            Some(why) => sqlx::query(
+                "INSERT INTO drains (agent, why) VALUES (?1, ?2) ON CONFLICT (agent) DO UPDATE SET why = ?2",
+            )
+            .bind(agent)
+            .bind(why)
+            .execute(&self.writer)
+            .await,
+            None => {
+                sqlx::query("DELETE FROM drains WHERE agent = ?1").bind(agent).execute(&self.writer).await
+            }
+        };
+        done.map_err(failed("drain an agent")).map(|_| ())
+    }
+
+    pub(super) async fn drained(&self) -> Result<Vec<(String, String)>, StoreError> {
+        sqlx::query_as("SELECT agent, why FROM drains")
+            .fetch_all(&self.readers)
+            .await
+            .map_err(failed("look for drained agents"))
     }
 
     pub(super) async fn close(&self) {

@@ -28,6 +28,10 @@ pub(crate) fn job(n: u128) -> Job {
         expires: None,
         attempts: 0,
         agent: None,
+        role: None,
+        terms: Default::default(),
+        chosen: None,
+        overdue: None,
         version: 1,
     }
 }

@@ -63,6 +63,7 @@ fn load() -> Load {
         accepting: true,
         warning: Some("little space".into()),
         refusing: None,
+        labels: vec!["gpu".into()],
     }
 }
 

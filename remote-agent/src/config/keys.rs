@@ -69,6 +69,11 @@ const DEFAULT: &[Key] = &[
     )
     .or("100")
     .unit("%"),
+    Key::new(
+        "labels",
+        Kind::List,
+        "What this host is good for, e.g. gpu, big: orchestrators can bind jobs to agents with a label",
+    ),
     Key::new("load_average_scan_minutes", Kind::Number { min: 0.0, max: 1440.0 }, "Window of the mean load")
         .or("15")
         .unit("min"),

@@ -31,6 +31,7 @@ pub fn differences(started: &AgentConfig, before: &AgentConfig, new: &AgentConfi
         warnings: _,
         capacity: _,
         load_threshold: _,
+        labels: _,
         load_window: _,
         blacklist: _,
         max_parallel_jobs: _,
@@ -69,6 +70,7 @@ pub fn differences(started: &AgentConfig, before: &AgentConfig, new: &AgentConfi
     compare!(live, before:
         capacity = "capacity",
         load_threshold = "load_threshold",
+        labels = "labels",
         load_window = "load_average_scan_minutes",
         blacklist = "process_blacklist",
         max_parallel_jobs = "max_parallel_jobs",

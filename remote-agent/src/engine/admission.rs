@@ -14,6 +14,8 @@ pub struct Settings {
     pub load_threshold: f64,
     /// Cores of the host.
     pub cores: u32,
+    /// What the host is good for: orchestrators bind jobs to labels.
+    pub labels: Vec<String>,
 }
 
 /// What the host's load is, as far as it is known.
@@ -93,6 +95,7 @@ pub(super) fn load(settings: &Settings, measured: &Measured, draining: bool, usa
         accepting: refusing.is_none(),
         warning: measured.warning.clone(),
         refusing,
+        labels: settings.labels.clone(),
     }
 }
 
@@ -102,6 +105,7 @@ pub(super) fn differs(told: &Load, now: &Load) -> bool {
         != now.refusing.as_ref().map(|refusal| refusal.reason)
         // Its words hold figures that move all the time.
         || told.warning.is_some() != now.warning.is_some()
+        || told.labels != now.labels
         || told.running != now.running
         || (told.used - now.used).abs() > ROUNDING
         || (told.cpu_percent - now.cpu_percent).abs() >= 10.0

@@ -6,7 +6,7 @@ use wps_remote_protocol::{ErrorKind, ExecutionError};
 use super::*;
 
 fn settings() -> Settings {
-    Settings { capacity: 100.0, max_running: None, load_threshold: 100.0, cores: 2 }
+    Settings { capacity: 100.0, max_running: None, load_threshold: 100.0, cores: 2, labels: vec![] }
 }
 
 fn process(name: &str, weight: f64) -> ProcessDescription {
@@ -439,7 +439,7 @@ proptest! {
     /// after, and messages go only to who is there.
     #[test]
     fn invariants_hold_over_any_history(steps in proptest::collection::vec(step(), 1..200)) {
-        let settings = Settings { capacity: 10.0, max_running: Some(4), load_threshold: 100.0, cores: 1 };
+        let settings = Settings { capacity: 10.0, max_running: Some(4), load_threshold: 100.0, cores: 1, labels: vec![] };
         let mut world = World::new(settings, &[("p0", 0.0), ("p1", 3.0), ("p2", 6.0)]);
         let mut started = HashSet::new();
         let mut released = HashSet::new();

@@ -299,5 +299,6 @@ fn load(told: Option<LegacyLoad>, running: usize, accepting: bool) -> Load {
         accepting,
         warning: None,
         refusing: None,
+        labels: Vec::new(),
     }
 }

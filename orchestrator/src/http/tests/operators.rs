@@ -21,6 +21,7 @@ fn overview(connected: bool) -> Arc<Overview> {
         ready: true,
         conflicts: vec![],
         cannot: &[],
+        drained: None,
     };
     Arc::new(Overview { connected, store_works: true, agents: vec![agent], ..Overview::default() })
 }

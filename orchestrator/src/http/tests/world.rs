@@ -69,6 +69,7 @@ pub async fn world_with(
         store: store.clone(),
         results: results.clone(),
         references: crate::references::References::new(crate::references::Policy::default()),
+        limits: Arc::default(),
     };
     let access = Access::new(access, [7; 32], None).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -114,7 +115,12 @@ impl World {
                     Command::Execute { new, reply, .. } if new.inputs.iter().any(|i| i.id == "name") => {
                         let _ = reply.send(Err(Refusal::TooBusy { queued: 7 }));
                     }
-                    Command::Execute { id, new, description, reply } => {
+                    Command::Explain { reply, .. } => drop(reply.send(None)),
+                    Command::Drain { agent, drain, reply } => {
+                        let result = store.drain(&agent, drain.as_deref()).await;
+                        let _ = reply.send(result);
+                    }
+                    Command::Execute { id, new, description, reply, .. } => {
                         let mut job = fixtures::job((*description).clone(), fixtures::waiting());
                         (job.id, job.inputs, job.form, job.owner) = (id, new.inputs, new.form, new.owner);
                         store.save(std::slice::from_ref(&job)).await.unwrap();
