@@ -340,6 +340,15 @@ impl<'a> Run<'a> {
         template.fill(|name| self.variable(name))
     }
 
+    /// Fills the run variables into a text of which everything else is resolved.
+    pub fn fill_text(&self, text: &str) -> String {
+        match self.descriptor.dialect {
+            Dialect::A => text.replace("%(unique_exe_id)s", self.context.execution.as_str()),
+            // Objects of dialect B hold no references.
+            Dialect::B => text.to_owned(),
+        }
+    }
+
     fn variable(&self, name: &str) -> Option<String> {
         match name {
             "unique_exe_id" => Some(self.context.execution.as_str().to_owned()),
@@ -422,7 +431,7 @@ impl<'a> Run<'a> {
             min_bytes: output.min_bytes,
             max_bytes: output.max_bytes,
             backup: output.backup,
-            upload: output.upload.clone(),
+            upload: output.upload.clone().map(|root| root.map(|root| self.fill_text(&root))),
             sidecars: output.sidecars,
             publish: output.publish.clone(),
             metadata,

@@ -340,7 +340,14 @@ fn description_json(descriptor: &ServiceDescriptor) -> Json {
 fn command_line(descriptor: &ServiceDescriptor, text: &mut String, json: &mut Json) {
     let Ok(execution) = ExecutionId::new("sample-run") else { return };
     let inputs = sample::inputs(descriptor);
-    let outcome = command::prepare(descriptor, &RunContext::new(execution), &inputs);
+    let mut outcome = command::prepare(descriptor, &RunContext::new(execution), &inputs);
+    if let Ok(plan) = &mut outcome {
+        // What was made up here is no secret; a default of the file may be one.
+        let made_up = |secret: &String| {
+            inputs.iter().any(|input| input.value == wps_remote_protocol::Value::literal(secret))
+        };
+        plan.sensitive.retain(|secret| !made_up(secret));
+    }
     line(text, format_args!("Command line for sample inputs:"));
     match &outcome {
         Ok(plan) => {

@@ -136,6 +136,10 @@ fn the_agents_configuration_is_looked_at_too() {
     }
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     assert!(!call(folder.path(), &["check", "remote.config"]).out.contains("readable-by-all"));
+    // Under any name: it is known by what is in it.
+    fs::rename(&path, folder.path().join("agent-7.config")).unwrap();
+    let answer = call(folder.path(), &["check", "agent-7.config", "--format", "json"]);
+    assert_eq!(answer.json()[0]["kind"], "configuration", "{}", answer.out);
 }
 
 #[test]

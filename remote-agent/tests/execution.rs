@@ -8,7 +8,7 @@ mod common;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -211,6 +211,47 @@ async fn failures_are_told_apart_and_quote_the_last_lines() {
     let error = fails("echo working; exit 0").await;
     assert_eq!(error.kind, ErrorKind::OutputMissing("result1".into()));
     assert!(error.text.contains("result.txt but was not written\nworking"), "{}", error.text);
+}
+
+/// A memory group with this limit, where the machine lets us have one (cgroup v1 or v2).
+fn memory_group(bytes: u64) -> Option<PathBuf> {
+    let name = format!("wps-test-oom-{}", std::process::id());
+    for (root, limit) in
+        [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")]
+    {
+        let folder = Path::new(root).join(&name);
+        if fs::create_dir(&folder).is_err() {
+            continue;
+        }
+        if folder.join(limit).exists() && fs::write(folder.join(limit), bytes.to_string()).is_ok() {
+            return Some(folder);
+        }
+        let _ = fs::remove_dir(&folder);
+    }
+    None
+}
+
+/// No limit of the job explains it: the host itself, or somebody on it, has ended the program.
+#[tokio::test]
+async fn a_program_that_the_system_kills_for_memory_is_told_as_killed_by_others() {
+    let check = |error: ExecutionError| {
+        assert_eq!(error.kind, ErrorKind::Signalled(9));
+        assert!(
+            error.text.starts_with("process exit code is -9: failure (SIGKILL, not sent by the agent"),
+            "{}",
+            error.text
+        );
+        assert!(error.text.contains("out of memory") && error.text.ends_with("\nworking"), "{}", error.text);
+    };
+    check(fails("echo working; kill -9 $$").await);
+    let Some(group) = memory_group(32 << 20) else {
+        eprintln!("SKIPPED the OOM killer itself: no memory control group may be made here");
+        return;
+    };
+    let join = format!("echo $$ > {}/cgroup.procs", group.display());
+    check(fails(&format!("{join}; echo working; exec dd if=/dev/zero of=/dev/null bs=200M count=1")).await);
+    // Its last process may not have been collected yet.
+    eventually("the group is empty", 10, || fs::remove_dir(&group).ok());
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::Value as Json;
-use wps_remote_protocol::ini::Finding;
+use wps_remote_protocol::ini::{DEFAULT_SECTION, Document, Finding, Options};
 
 use super::fault::Fault;
 use super::{Check, FAILED, Format, Looking, say};
@@ -214,9 +214,18 @@ fn configuration(file: &Path) -> Explanation {
     }
 }
 
+/// By its name, or by keys that no descriptor needs.
 fn is_configuration(file: &Path, bytes: &[u8]) -> bool {
+    let marked = || {
+        let options = Options::new(file.to_string_lossy()).ignoring_case();
+        Document::parse(bytes, &options).is_ok_and(|doc| {
+            let has =
+                |key: &str| doc.section(DEFAULT_SECTION).is_some_and(|found| found.entry(key).is_some());
+            has("mucservice") || has("bus_class_name") || (has("domain") && has("user"))
+        })
+    };
     recognise(bytes) == FileKind::Other
-        && file.file_name().is_some_and(|name| name.eq_ignore_ascii_case("remote.config"))
+        && (file.file_name().is_some_and(|name| name.eq_ignore_ascii_case("remote.config")) || marked())
 }
 
 /// A file that was found.

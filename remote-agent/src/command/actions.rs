@@ -168,7 +168,8 @@ impl Performer<'_> {
                 self.documents.put(to, FileContent::CopyOf(from));
             }
             ActionKind::UpdateIni { operand, source, target, section, key, as_list } => {
-                self.update_ini(*operand, source, target, section, key, *as_list)?;
+                let (section, key) = (self.run.fill(section), self.run.fill(key));
+                self.update_ini(*operand, source, target, &section, &key, *as_list)?;
             }
             ActionKind::WriteFile { operand, target, words } => {
                 let subject = self.subject(*operand);
@@ -210,13 +211,13 @@ impl Performer<'_> {
         Ok(())
     }
 
-    /// A client's value must not become an option of the program.
+    /// A client's value must not become an option of the program. After a word that looks like an option it is taken for
+    /// that option's argument.
     fn guard(&self, subject: &Subject<'_>, words: &[Word]) -> Result<(), PrepareError> {
-        let alone = words.first().is_some_and(Word::is_bare_value);
-        let spread = *subject.multi == Multi::Spread
-            && subject.values.len() > 1
-            && words.iter().any(Word::is_bare_value);
-        if !subject.guard_dash || !(alone || spread) {
+        let several = *subject.multi == Multi::Spread && subject.values.len() > 1;
+        let after_option = |index: usize| index > 0 && words[index - 1].begins_like_option();
+        let mut exposed = words.iter().enumerate().filter(|(_, word)| word.begins_with_value());
+        if !subject.guard_dash || !exposed.any(|(index, _)| several || !after_option(index)) {
             return Ok(());
         }
         match subject.values.iter().find(|value| value.argument.starts_with('-') && !value.from_descriptor) {

@@ -32,6 +32,11 @@ pub fn literal(spec: &InputSpec, kind: LiteralType, text: &str) -> Result<String
             spec.declared
         ));
     }
+    if let Some(max) = spec.checks.max_bytes
+        && text.len() as u64 > max
+    {
+        return Err(format!("has {} bytes; at most {max} are accepted", text.len()));
+    }
     let text = typed(spec, kind, text)?;
     limits(spec, kind, &text)?;
     Ok(text)
@@ -177,11 +182,6 @@ fn compare(kind: LiteralType, a: &str, b: &str) -> Option<Ordering> {
 
 fn limits(spec: &InputSpec, kind: LiteralType, text: &str) -> Result<(), String> {
     let checks = &spec.checks;
-    if let Some(min) = checks.min_length
-        && text.chars().count() < min
-    {
-        return Err(format!("has fewer than {min} characters"));
-    }
     if !checks.allowed.is_empty()
         && !checks.allowed.iter().any(|allowed| compare(kind, text, allowed) == Some(Ordering::Equal))
     {
@@ -201,6 +201,11 @@ fn limits(spec: &InputSpec, kind: LiteralType, text: &str) -> Result<(), String>
 
 /// The limits that hold for literals and documents alike.
 fn patterns(spec: &InputSpec, text: &str) -> Result<(), String> {
+    if let Some(min) = spec.checks.min_length
+        && text.chars().count() < min
+    {
+        return Err(format!("has fewer than {min} characters"));
+    }
     if let Some(pattern) = &spec.checks.pattern
         && !pattern.is_match(text)
     {
@@ -224,7 +229,25 @@ pub fn document(spec: &InputSpec, kind: Kind, text: &str) -> Result<(), String> 
         Kind::Xml => xml::check(text)?,
         Kind::Text | Kind::Binary | Kind::Literal(_) | Kind::Box => {}
     }
+    if let Some(max) = spec.checks.max_length
+        && text.chars().count() > max
+    {
+        return Err(format!("has more than {max} characters"));
+    }
+    if !spec.checks.allowed.is_empty() && !spec.checks.allowed.iter().any(|allowed| allowed == text) {
+        return Err(format!("`{}` is not one of: {}", short(text), spec.checks.allowed.join(", ")));
+    }
     patterns(spec, text)
+}
+
+/// Whether an input asks more of a document than its type: then the text of every one must be looked at.
+pub fn asks_of_text(spec: &InputSpec) -> bool {
+    let checks = &spec.checks;
+    checks.pattern.is_some()
+        || checks.forbid.is_some()
+        || checks.min_length.is_some()
+        || checks.max_length.is_some()
+        || !checks.allowed.is_empty()
 }
 
 /// Checks the text of a bounding box and gives it the form in which programs see it.

@@ -76,7 +76,7 @@ pub fn has_placeholder(word: &Template, style: Style) -> bool {
 }
 
 /// Reads the words of a template, references already resolved, and fills the name in.
-pub fn parse(words: &[Template], style: Style, name: &str) -> Parsed {
+pub fn parse(words: &[Template], style: Style, name: &Template) -> Parsed {
     let braces = words.iter().any(|word| marks_of(word, style, true).iter().any(|marks| !marks.is_empty()));
     let mut oddities = Vec::new();
     let mut order = Vec::new();
@@ -98,7 +98,7 @@ pub fn parse(words: &[Template], style: Style, name: &str) -> Parsed {
                 }
                 push_literal(&mut parts, &text[done..start]);
                 match mark {
-                    Mark::Name => push_literal(&mut parts, name),
+                    Mark::Name => push_template(&mut parts, name),
                     Mark::Value => parts.push(WordPart::Value),
                 }
                 order.push(mark);
@@ -125,6 +125,17 @@ pub fn parse(words: &[Template], style: Style, name: &str) -> Parsed {
         ));
     }
     Parsed { words: out, oddities }
+}
+
+fn push_template(parts: &mut Vec<WordPart>, template: &Template) {
+    for piece in template.pieces() {
+        match piece {
+            Piece::Literal(text) => push_literal(parts, text),
+            variable @ Piece::Variable(_) => {
+                parts.push(WordPart::Literal(Template::from_pieces(vec![variable.clone()])));
+            }
+        }
+    }
 }
 
 fn push_literal(parts: &mut Vec<WordPart>, text: &str) {
@@ -192,7 +203,7 @@ mod tests {
     /// The words with name `i` and value `200`, as legacy tables show them.
     fn render(template: &str, style: Style) -> (Vec<String>, Vec<&'static str>) {
         let words: Vec<Template> = raw_words(template).into_iter().map(Template::literal).collect();
-        let parsed = parse(&words, style, "i");
+        let parsed = parse(&words, style, &Template::literal("i"));
         let text = |word: &Word| {
             word.0
                 .iter()

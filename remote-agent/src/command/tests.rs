@@ -215,6 +215,78 @@ fn unknown_names_are_ignored_with_a_warning_and_consts_cannot_be_set() {
     assert_eq!(fault(&descriptor, &json!({"c": "x"})), (InputFault::InvalidParameterValue, "c".to_owned()));
 }
 
+/// What the author asks of a value is asked of documents, too, or the request is refused.
+#[test]
+fn limits_hold_for_every_kind_of_value() {
+    let check = |kind: &str, more: &str, good: &[&str], bad: &[&str]| {
+        let descriptor = sample(&format!("{}{}", param("x", kind, more), action("x", "-name value", "")));
+        for value in good {
+            plan(&descriptor, &json!({ "x": value }))
+                .unwrap_or_else(|error| panic!("{kind} {more} {value}: {error}"));
+        }
+        for value in bad {
+            let found = fault(&descriptor, &json!({ "x": value }));
+            assert_eq!(found, (InputFault::InvalidParameterValue, "x".to_owned()), "{kind} {more} {value:?}");
+        }
+    };
+    check("string", "max_bytes = 4", &["abcd", "ää"], &["abcde", "äää"]);
+    check("text/plain", "enum = [first, second]", &["first"], &["third", "", "first "]);
+    check("text/csv", "max_length = 3", &["a,b", "äöü"], &["a,bc"]);
+    check("application/json", "min_length = 3", &["[1]"], &["[]"]);
+    check("text/xml", "forbid = evil", &["<a/>"], &["<evil/>"]);
+    // One of the shared folder that is too large to be read is not believed.
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.csv"), "harmless\nevil\n").unwrap();
+    let descriptor = sample(&format!("{}{}", param("d", "text/csv", "forbid = x"), action("d", "value", "")));
+    let content =
+        Content::Shared(wps_remote_protocol::SharedFile { path: "a.csv".into(), bytes: 14, sha256: None });
+    let value = Value::Complex { content, media_type: "text/csv".into(), schema: None };
+    let run = |max_document| {
+        let context = RunContext { shared_dir: Some(dir.path().into()), max_document, ..run_context() };
+        prepare(&descriptor, &context, &vec![Input { id: "d".into(), value: value.clone() }])
+    };
+    assert!(run(14).is_ok());
+    assert!(matches!(run(13), Err(PrepareError::Input(_))));
+}
+
+#[test]
+fn files_of_inputs_with_similar_names_are_different_files() {
+    let descriptor = sample(&format!(
+        "{}{}{}{}",
+        param("a b", "complex", "max = 2"),
+        param("a_b", "complex", ""),
+        param("a_b-2", "complex", ""),
+        ["a b", "a_b", "a_b-2"].map(|name| action(name, "value", "")).concat(),
+    ));
+    let plan = plan(&descriptor, &json!({"a b": ["1", "2"], "a_b": "3", "a_b-2": "4"})).unwrap();
+    let read = |path: &String| planned(&plan, path.strip_prefix(&format!("/w/{EXECUTION}/")).unwrap());
+    assert_eq!(plan.args[1..].iter().map(read).collect::<Vec<_>>(), ["1", "2", "3", "4"]);
+}
+
+/// At load what is known, at execution the rest: also in defaults and aliases.
+#[test]
+fn references_to_the_run_are_filled_in_wherever_they_stand() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("t.ini"), "[a]\n").unwrap();
+    let descriptor = sample(&format!(
+        "{}{}{}[Output1]\nname = r\ntype = string\nfilepath = %(workdir)s/r\nupload_data = true\nupload_data_root = up/%(unique_exe_id)s\n",
+        param("x", "string", "default = %(workdir)s/x.tif"),
+        action("x", "-name value", "alias = job-%(unique_exe_id)s"),
+        format_args!(
+            "[Action_ini]\nclass = updateINIfile\ninput_ref = x\nalias = k%(unique_exe_id)s\nsection = s%(unique_exe_id)s\n\
+             source_filepath = {}/t.ini\ntarget_filepath = %(workdir)s/o.ini\n",
+            folder.path().display()
+        ),
+    ));
+    let DataType::Literal(shown) = &descriptor.description().inputs[0].data else { panic!("a literal") };
+    assert_eq!(shown.default.as_deref(), Some("/w/%(unique_exe_id)s/x.tif"));
+    let plan = plan(&descriptor, &json!({})).unwrap();
+    assert_eq!(plan.args[1..], [format!("-job-{EXECUTION}"), format!("/w/{EXECUTION}/x.tif")]);
+    let written = format!("[a]\n[s{EXECUTION}]\nk{EXECUTION} = /w/{EXECUTION}/x.tif\n");
+    assert_eq!(planned(&plan, "o.ini"), written);
+    assert_eq!(plan.outputs[0].upload, Some(Some(format!("up/{EXECUTION}"))));
+}
+
 #[test]
 fn a_value_cannot_become_an_option() {
     let alone = |more: &str| sample(&format!("{}{}", param("x", "string", more), action("x", "value", "")));
@@ -228,6 +300,14 @@ fn a_value_cannot_become_an_option() {
         action("x", "-name value", "")
     ));
     assert_eq!(fault(&spread, &json!({"x": ["a", "-b"]})).1, "x");
+    // Where it begins an argument, whatever follows; after an option it is that option's argument.
+    let with = |template: &str| sample(&format!("{}{}", param("x", "string", ""), action("x", template, "")));
+    for exposed in ["value.tif", "value,name", "file value", "file --name {name} {value}.tif extra {value}"] {
+        assert_eq!(fault(&with(exposed), &json!({"x": "-o/etc"})).1, "x", "{exposed}");
+    }
+    for safe in ["-o value.tif", "--name=value", "@value"] {
+        argv(&with(safe), &json!({"x": "-o/etc"}));
+    }
 }
 
 #[test]

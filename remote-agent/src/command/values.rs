@@ -77,7 +77,8 @@ pub(super) fn bind(
     for spec in &descriptor.inputs {
         let values = given.get(spec.name.as_str()).map(Vec::as_slice).unwrap_or_default();
         let values = one_input(run, spec, values, &mut bound)?;
-        if spec.sensitive {
+        // The path of a file that holds it gives nothing away.
+        if spec.sensitive && spec.pass_by == PassBy::Value {
             bound.sensitive.extend(values.iter().map(|value| value.argument.clone()));
         }
         bound.inputs.push(values);
@@ -134,6 +135,7 @@ fn default_value(
     bound: &mut Bound,
 ) -> Result<BoundValue, PrepareError> {
     let several = spec.default.len() > 1;
+    let text = &run.fill_text(text);
     let text = match spec.kind {
         Kind::Literal(kind @ (LiteralType::Boolean | LiteralType::DateTime)) => {
             check::literal(spec, kind, text).map_err(|why| invalid(&spec.name, why))?
@@ -219,11 +221,17 @@ fn document(
     // Texts are checked wherever they can be: a file in the shared folder only up to the bound for documents.
     let kind = kind_of(spec, media_type);
     let text_kind = !matches!(kind, Kind::Binary);
-    let checked = spec.checks.pattern.is_some() || spec.checks.forbid.is_some();
+    let checked = check::asks_of_text(spec);
     let small = match &content {
         FileContent::Bytes(_) => true,
         FileContent::CopyOf(path) => length(path) <= run.context.max_document,
     };
+    if checked && !small {
+        let max = run.context.max_document;
+        return Err(fault(format!(
+            "has more than {max} bytes, too many for what the descriptor asks of its text (max_bytes can say so)"
+        )));
+    }
     if small && (text_kind || checked) {
         let text = read_text(run, &content).map_err(fault)?;
         check::document(spec, kind, &text).map_err(fault)?;
@@ -339,11 +347,16 @@ fn as_file(
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || "_.-".contains(c) { c } else { '_' })
         .collect();
-    let name = match number {
-        None => format!("{safe}.{extension}"),
-        Some(number) => format!("{safe}-{number}.{extension}"),
-    };
-    let path = run.work_dir.join("in").join(name);
+    let stem = number.map_or_else(|| safe.clone(), |number| format!("{safe}-{number}"));
+    let folder = run.work_dir.join("in");
+    // `a b` and `a_b` are two inputs, and so are the second value of `a` and the one of `a-2`.
+    let taken = |path: &PathBuf| bound.files.iter().any(|file| file.path == *path);
+    let mut path = folder.join(format!("{stem}.{extension}"));
+    let mut more = 0;
+    while taken(&path) {
+        more += 1;
+        path = folder.join(format!("{stem}_{more}.{extension}"));
+    }
     bound.files.push(PlannedFile { path: path.clone(), content: content.clone() });
     let argument = path.to_string_lossy().into_owned();
     BoundValue { argument, content, from_descriptor, stands_for_nothing: false }

@@ -15,6 +15,11 @@ use crate::command::check;
 /// Stands for the execution id where a descriptor's paths are checked before any run.
 pub(super) const SAMPLE_ID: &str = "0000000000000000";
 
+/// Stands for a process whose name is a fault already: what else is wrong with the file is told in the same breath.
+pub(super) fn nobody() -> ProcessId {
+    ProcessId::new("default", "nameless").expect("two simple names")
+}
+
 /// A descriptor file that is being read.
 pub(super) struct Reading<'a> {
     pub doc: &'a Document,

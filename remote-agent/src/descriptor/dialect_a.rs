@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use wps_remote_protocol::ini::{DEFAULT_SECTION, Template, nearest};
 
-use super::common::{Reading, SAMPLE_ID};
+use super::common::{self, Reading, SAMPLE_ID};
 use super::logging;
 use super::model::{Dialect, ServiceDescriptor};
 use super::paths;
@@ -124,9 +124,9 @@ pub(super) fn read(reading: &mut Reading<'_>) -> Option<ServiceDescriptor> {
         source: reading.file.to_path_buf(),
         dialect: Dialect::A,
         hash: String::new(),
-        id: id?,
+        id: id.unwrap_or_else(common::nobody),
         title: reading.text(d, "title"),
-        description: description?,
+        description: description.unwrap_or_default(),
         active,
         version: reading.text(d, "version"),
         keywords: reading.words(d, "keywords"),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use wps_remote_protocol::ini::{DEFAULT_SECTION, Document, Finding, Template, Variable};
 
-use super::common::Reading;
+use super::common::{self, Reading};
 use super::logging;
 use super::model::{Dialect, ServiceDescriptor};
 use crate::rules::Rules;
@@ -94,7 +94,7 @@ pub(super) fn read(reading: &mut Reading<'_>) -> Option<ServiceDescriptor> {
         source: reading.file.to_path_buf(),
         dialect: Dialect::B,
         hash: String::new(),
-        id: id?,
+        id: id.unwrap_or_else(common::nobody),
         title: reading.text(d, "title"),
         description: reading.text(d, "description").unwrap_or_default(),
         active: strict_bool(reading, d, "active", true),

@@ -343,9 +343,9 @@ pub enum ActionKind {
         /// File to write.
         target: Template,
         /// Section.
-        section: String,
+        section: Template,
         /// Key.
-        key: String,
+        key: Template,
         /// The value is written as a JSON list of texts.
         as_list: bool,
     },
@@ -391,9 +391,14 @@ impl Word {
         self.0.contains(&WordPart::Value)
     }
 
-    /// Whether it is nothing but the value.
-    pub fn is_bare_value(&self) -> bool {
-        self.0 == [WordPart::Value]
+    /// Whether the value is its beginning.
+    pub fn begins_with_value(&self) -> bool {
+        self.0.first() == Some(&WordPart::Value)
+    }
+
+    /// Whether it begins like an option, whatever the value.
+    pub fn begins_like_option(&self) -> bool {
+        matches!(self.0.first(), Some(WordPart::Literal(text)) if text.to_string().starts_with('-'))
     }
 }
 

@@ -168,14 +168,35 @@ fn translate(source: &str) -> String {
         let next = chars.get(at + 1).copied();
         match c {
             '\\' => {
+                if let Some((text, length)) = octal(&chars[at + 1..], class) {
+                    out.push_str(&text);
+                    at += 1 + length;
+                    continue;
+                }
                 match next {
                     Some('Z') if !class => out.push_str(r"\z"),
+                    Some('b') if class => out.push_str(r"\x08"),
                     Some(plain @ ('<' | '>')) => out.push(plain),
-                    // Python takes an escaped letter without meaning for the letter; these are common in old files.
+                    // Python takes an escaped sign without meaning for the sign itself; these are common in old files.
                     Some(plain @ ('"' | '\'' | ',' | ';' | '=' | '@' | '!' | '`' | '_' | '/')) => {
                         out.push(plain)
                     }
-                    Some(other) => out.extend(['\\', other]),
+                    Some(plain) if !plain.is_ascii() => out.push(plain),
+                    Some(letter)
+                        if letter.is_ascii_alphabetic() && !means(letter, &chars[at + 2..], class) =>
+                    {
+                        out.push(letter)
+                    }
+                    Some(other) => {
+                        out.extend(['\\', other]);
+                        // Rust's own `\p{…}`, `\x{…}`: these braces are no quantifier.
+                        if "pPxuU".contains(other)
+                            && let Some(end) = braced(&chars[at + 2..])
+                        {
+                            out.extend(&chars[at + 2..at + 2 + end]);
+                            at += end;
+                        }
+                    }
                     None => out.push_str(r"\\"),
                 }
                 at += 2;
@@ -226,6 +247,42 @@ fn translate(source: &str) -> String {
     out
 }
 
+/// Whether a letter after a backslash means something but itself: in Python's dialect, and a few of Rust's that nobody
+/// writes by accident.
+fn means(letter: char, rest: &[char], class: bool) -> bool {
+    match letter {
+        'd' | 'D' | 's' | 'S' | 'w' | 'W' | 'a' | 'f' | 'n' | 'r' | 't' | 'v' | 'x' => true,
+        'A' | 'b' | 'B' | 'z' => !class,
+        'p' | 'P' => rest.first() == Some(&'{'),
+        'u' | 'U' => {
+            let digits = if letter == 'u' { 4 } else { 8 };
+            rest.first() == Some(&'{')
+                || (rest.len() >= digits && rest[..digits].iter().all(char::is_ascii_hexdigit))
+        }
+        _ => false,
+    }
+}
+
+/// How many characters a text in braces has that the rest begins with.
+fn braced(rest: &[char]) -> Option<usize> {
+    let end = rest.iter().take(64).position(|c| *c == '}')?;
+    (rest.first() == Some(&'{')).then_some(end + 1)
+}
+
+/// A character by its octal number, after the backslash: `0`, `012`, `101`; in a class also `1`. Everything else that
+/// begins with a digit refers to a group.
+fn octal(chars: &[char], class: bool) -> Option<(String, usize)> {
+    let is_octal = |c: &&char| ('0'..='7').contains(*c);
+    let length = chars.iter().take(3).take_while(is_octal).count();
+    let zero = chars.first() == Some(&'0');
+    if length == 0 || !(zero || length == 3 || class) {
+        return None;
+    }
+    let digits: String = chars[..length].iter().collect();
+    let number = u32::from_str_radix(&digits, 8).ok()? & 0xff;
+    Some((format!("\\x{{{number:02x}}}"), length))
+}
+
 /// `{n}`, `{n,}`, `{n,m}` or `{,m}` at the beginning, in Rust's form, and its length in characters.
 fn quantifier(chars: &[char]) -> Option<(String, usize)> {
     let end = chars.iter().take(16).position(|c| *c == '}')?;
@@ -235,7 +292,7 @@ fn quantifier(chars: &[char]) -> Option<(String, usize)> {
         None => (inner.as_str(), None),
     };
     let digits = |text: &str| text.chars().all(|c| c.is_ascii_digit());
-    if !digits(low) || !high.is_none_or(digits) || (low.is_empty() && high.is_none_or(str::is_empty)) {
+    if !digits(low) || !high.is_none_or(digits) || (low.is_empty() && high.is_none()) {
         return None;
     }
     let low = if low.is_empty() { "0" } else { low };
@@ -283,6 +340,12 @@ mod tests {
         check(r"[a&&b]+(!)", "&b!", Some(&["!"]));
         check(r"[]x]+(!)", "]x!", Some(&["!"]));
         check(r"[^]]+(\])", "abc]", Some(&["]"]));
+        // A letter that means nothing is itself; numbers are octal where they are no group's.
+        check(r"\h\e(\i)[\e\Z]\p", "heiZp", Some(&["i"]));
+        check(r"\101(\0*)[\101\1]", "A\0\u{1}", Some(&["\0"]));
+        check(r"(a{,})[\b]", "aaa\u{8}", Some(&["aaa"]));
+        check(r"\é(\p{Lu})\u00e9\z", "éÉé", Some(&["É"]));
+        check(r"(a)\1(b)\2", "aabb", Some(&["a", "b"]));
     }
 
     #[test]

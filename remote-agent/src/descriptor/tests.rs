@@ -272,6 +272,11 @@ fn actions_are_checked_at_load() {
         ("class = cmdline\ntemplate = value", "missing-key", "[Action1] input_ref"),
         ("class = copyfile\nsource_filepath = /a\ntarget_filepath = /etc/b", "path-outside", "allowed_paths"),
         (
+            "class = copyfile\nsource_filepath = /a\ntarget_filepath = %(workdir)s/a/../stdout.log",
+            "path-taken",
+            "another file",
+        ),
+        (
             "class = copyfile\nsource_filepath = /a\ntarget_filepath = %(workdir)s/../x",
             "path-outside",
             "outside the run directory",
@@ -396,6 +401,37 @@ fn faults_of_the_simple_dialect_are_named() {
     warned(&simple("[Input]\nx = {\"tpye\": \"int\"}\n"), &["unknown-member"]);
     warned(&simple("[Inputs]\nx = {}\n"), &["unknown-section"]);
     warned(&simple("executabel = x\n"), &["unknown-key"]);
+}
+
+#[test]
+fn every_fault_is_told_in_the_same_breath() {
+    let codes = |text: &str| match load_text(text) {
+        Err(error) => error.findings.iter().map(|finding| (finding.line, finding.code)).collect::<Vec<_>>(),
+        Ok(_) => panic!("{text}"),
+    };
+    let simple = "[Description]\nservice = a.b\nexecutable = /bin/true\nactive = yes\n[Options]\n\
+        max_running_time_seconds = soon\n[Limits]\ncpu_seconds = 0\n[Access]\nroles = ?\n[Output]\n1x = {}\n";
+    let expected = [
+        (2, "bad-name"),
+        (4, "bad-value"),
+        (6, "bad-value"),
+        (8, "bad-value"),
+        (10, "bad-name"),
+        (12, "bad-name"),
+    ];
+    assert_eq!(codes(simple), expected);
+    let classic = dialect_a(
+        &[("service", "a.b"), ("description", "-")],
+        "[Limits]\nnice = x\n[Output1]\nname = result\ntype = string\nfilepath = /etc/passwd\n[Action1]\nclass = x\n",
+    );
+    let mut found: Vec<_> = codes(&classic).into_iter().map(|(_, code)| code).collect();
+    found.sort_unstable();
+    assert_eq!(found, ["bad-class", "bad-name", "bad-value", "missing-key", "path-outside"]);
+    let error = load_text(&classic).unwrap_err();
+    let outside = error.findings.iter().find(|finding| finding.code == "path-outside").unwrap();
+    assert_eq!((outside.section.as_deref(), outside.key.as_deref()), (Some("Output1"), Some("filepath")));
+    let line = classic.lines().position(|line| line.starts_with("filepath")).unwrap() + 1;
+    assert_eq!(outside.line, line, "the key's own line");
 }
 
 #[test]

@@ -165,9 +165,9 @@ fn templates(descriptor: &ServiceDescriptor, found: &mut Vec<Finding>) {
         match &action.what {
             ActionKind::CommandLine { operand: Operand::Input(index), words, flag: false } => {
                 let Some(input) = descriptor.inputs.get(*index) else { continue };
-                if input.checks.allow_leading_dash && words.iter().any(Word::is_bare_value) {
+                if input.checks.allow_leading_dash && words.iter().any(Word::begins_with_value) {
                     let why = format!(
-                        "a value of `{}` stands alone as an argument and may begin with `-`: a client can give any option",
+                        "a value of `{}` begins an argument and may begin with `-`: a client can give any option",
                         input.name
                     );
                     let remedy = "remove allow_leading_dash, or put `--` before it (as a const) if the program knows that";

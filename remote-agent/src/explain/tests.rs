@@ -129,3 +129,12 @@ fn a_dry_run_is_one_object() {
     assert_eq!(bad["error"]["locator"], json!("campaign"));
     assert!(bad.get("argv").is_none());
 }
+
+#[test]
+fn a_made_up_value_is_no_secret_and_a_default_may_be_one() {
+    let text = "[Description]\nservice = S\nexecutable = /bin/echo\n[Input]\nkey = {\"sensitive\": true}\n\
+        other = {\"sensitive\": true, \"default\": \"hush\"}\nplain = {}\n[Output]\nr = {}\n";
+    let explanation = check(Path::new("/etc/wps/s.ini"), text.as_bytes(), &context(), &[]);
+    let line = explanation.text.lines().find(|line| line.contains("--key=")).unwrap_or_default();
+    assert_eq!(line.trim(), "/bin/echo --key=sample --other=**** --plain=sample");
+}

@@ -36,12 +36,12 @@ pub fn template(data: &[u8]) {
     assert!(raw.iter().all(|word| !word.is_empty()));
     let words: Vec<Template> = raw.iter().map(Template::literal).collect();
     for (style, own) in [(Style::Anywhere, "name"), (Style::WholeWords, "key")] {
-        let odd = template::parse(&words, style, name);
+        let odd = template::parse(&words, style, &Template::literal(name));
         assert_eq!(odd.words.len(), words.len());
         let braces = text.contains("{value}") || text.contains(&format!("{{{own}}}"));
         let (name, value) =
             if braces { (format!("{{{own}}}"), "{value}") } else { (own.to_owned(), "value") };
-        let same = template::parse(&words, style, &name);
+        let same = template::parse(&words, style, &Template::literal(name));
         let shown: Vec<String> = same.words.iter().map(|word| show(word, value)).collect();
         assert_eq!(shown, raw);
     }

@@ -13,6 +13,7 @@ use crate::descriptor::common::{Reading, SAMPLE_ID};
 use crate::descriptor::model::{Action, ActionKind, Kind, Operand, ServiceDescriptor, Word};
 use crate::descriptor::paths;
 use crate::descriptor::words::template_words;
+use crate::workdir::LOG_FILE;
 
 const ACTION_KEYS: [&str; 16] = [
     "class",
@@ -96,7 +97,7 @@ fn action(reading: &mut Reading<'_>, section: &str, descriptor: &ServiceDescript
         reading.warn("unknown-input-ref", section, "input_ref", why, &remedy);
         return None;
     };
-    let alias = reading.text(section, "alias").unwrap_or_else(|| name.clone());
+    let alias = reading.template(section, "alias").unwrap_or_else(|| Template::literal(&name));
     match class.as_str() {
         "cmdline" => {
             reading.required_template(section, "template", "add `template = -name value`")?;
@@ -143,8 +144,9 @@ fn action(reading: &mut Reading<'_>, section: &str, descriptor: &ServiceDescript
             })
         }
         "updateINIfile" | "updateINIfileList" => {
-            let ini_section = reading.required(section, "section", "add the section to change")?;
-            if ini_section.contains([']', '\n', '\r']) || alias.contains(['=', ':', '\n', '\r']) {
+            let ini_section = reading.required_template(section, "section", "add the section to change")?;
+            let bad_key = alias.to_string().contains(['=', ':', '\n', '\r']);
+            if ini_section.to_string().contains([']', '\n', '\r']) || bad_key {
                 reading.error(
                     "bad-value",
                     section,
@@ -183,7 +185,7 @@ fn action(reading: &mut Reading<'_>, section: &str, descriptor: &ServiceDescript
 }
 
 /// The words of `template`; none if there is none.
-fn words(reading: &mut Reading<'_>, section: &str, alias: &str) -> Option<Vec<Word>> {
+fn words(reading: &mut Reading<'_>, section: &str, alias: &Template) -> Option<Vec<Word>> {
     let Some(entry) = reading.doc.section(section).and_then(|found| found.entry("template")) else {
         return Some(Vec::new());
     };
@@ -267,7 +269,8 @@ fn target(reading: &mut Reading<'_>, section: &str, descriptor: &ServiceDescript
     let run_dir = descriptor.output_dir.join(SAMPLE_ID);
     let path = paths::absolute(Path::new(&text), &run_dir);
     let extra = descriptor.extra_dir.as_ref().map(|extra| extra.fill(|_| Some(SAMPLE_ID.to_owned())).into());
-    let mut roots = std::iter::once(run_dir).chain(extra).chain(descriptor.allowed_paths.iter().cloned());
+    let mut roots =
+        std::iter::once(run_dir.clone()).chain(extra).chain(descriptor.allowed_paths.iter().cloned());
     if !roots.any(|root| path.starts_with(&root) && path != root) {
         let why = format!("`{template}` lies outside the run directory");
         reading.error(
@@ -277,6 +280,11 @@ fn target(reading: &mut Reading<'_>, section: &str, descriptor: &ServiceDescript
             why,
             "write below %(workdir)s, or add the directory to allowed_paths in remote.config",
         );
+        return None;
+    }
+    if path == run_dir.join(LOG_FILE) {
+        let why = format!("`{template}` is where the program's output is kept");
+        reading.error("path-taken", section, key, why, "write to another file of the run directory");
         return None;
     }
     Some(template)

@@ -3,7 +3,7 @@
 use wps_remote_protocol::LiteralType;
 use wps_remote_protocol::ini::{Finding, bracket_list};
 
-use crate::descriptor::common::{RawChecks, Reading, check_value, checks, multi, range};
+use crate::descriptor::common::{RawChecks, Reading, SAMPLE_ID, check_value, checks, multi, range};
 use crate::descriptor::model::{Checks, ConstSpec, InputSpec, Kind, Multi, PassBy};
 use crate::descriptor::types;
 
@@ -306,7 +306,9 @@ fn default(reading: &mut Reading<'_>, section: &str, spec: &mut InputSpec) {
     if text.is_empty() && spec.kind != Kind::Literal(LiteralType::String) {
         return;
     }
-    match check_value(spec, &text) {
+    // What depends on the run is filled in then; clients see it as it is written.
+    let sample = text.replace("%(unique_exe_id)s", SAMPLE_ID);
+    match check_value(spec, &sample) {
         Ok(()) => spec.default = vec![text],
         Err(why) => {
             let why = format!("`{text}` is not acceptable itself ({why}), so there is no default");

@@ -196,10 +196,14 @@ pub(super) fn check_places(reading: &mut Reading<'_>, descriptor: &ServiceDescri
         .chain(descriptor.allowed_paths.iter().cloned())
         .collect();
     for output in &descriptor.outputs {
+        let section = reading.doc.sections().iter().find(|section| section.line == output.line);
+        let section = section.map(|section| section.name.clone()).unwrap_or_default();
         let mut say = |fatal: bool, code, key: &str, why: String, remedy: &str| {
-            let finding = if fatal { Finding::error(code, why) } else { Finding::warning(code, why) };
-            let finding = finding.at(output.line).key(key).remedy(remedy);
-            if fatal { reading.errors.push(finding) } else { reading.warnings.push(finding) }
+            if fatal {
+                reading.error(code, &section, key, why, remedy);
+            } else {
+                reading.warn(code, &section, key, why, remedy);
+            }
         };
         if let Place::File(template) = &output.place {
             let text = sample(template);

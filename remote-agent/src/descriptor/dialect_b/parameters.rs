@@ -269,7 +269,7 @@ fn words(object: &mut Object<'_, '_>, format: &str) -> Vec<Word> {
             return Vec::new();
         }
     };
-    let parsed = template::parse(&templates, Style::WholeWords, &alias);
+    let parsed = template::parse(&templates, Style::WholeWords, &Template::literal(alias));
     for (code, why) in parsed.oddities {
         object.warn(code, why, "write {key} and {value} to be clear");
     }
