@@ -1,6 +1,6 @@
 //! What both dialects say in the same way: `[Environment]`, `[Limits]`, `[Access]`, weight and longest run.
 
-use wps_remote_protocol::ini::{Template, bracket_list};
+use wps_remote_protocol::ini::{DEFAULT_SECTION, Template, bracket_list};
 use wps_remote_protocol::process::is_role;
 
 use super::common::Reading;
@@ -98,13 +98,20 @@ impl Reading<'_> {
         let object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&text);
         let Ok(object) = object else {
             let dotted = text.contains('.') && !text.contains(['{', ' ']) && text.parse::<f64>().is_err();
+            let remedy = "write {\"weight\": 10, \"coefficient\": 1.0}";
+            // legacy: what is neither a class nor an object weighs nothing.
+            if !dotted && section == DEFAULT_SECTION {
+                let why = "is not a JSON object and is ignored";
+                self.warn("weight-ignored", section, "process_weight", why, remedy);
+                return self.context.default_weight;
+            }
             let (why, remedy) = if dotted {
                 (
                     "names a Python class, which cannot be used",
                     "use weight_command with a program that prints a number",
                 )
             } else {
-                ("is not a JSON object", "write {\"weight\": 10, \"coefficient\": 1.0}")
+                ("is not a JSON object", remedy)
             };
             self.error("bad-weight", section, "process_weight", why, remedy);
             return 0.0;

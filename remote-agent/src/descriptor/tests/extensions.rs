@@ -99,6 +99,10 @@ fn what_the_old_agent_loaded_still_loads() {
     warned(&dialect_a(&[("title", "[draft] x")], ""), &["json-like-text"]);
     assert!(!warned(&dialect_a(&[("debug", "--level=3")], ""), &[]).debug, "a variable of the author");
     assert!(warned(&dialect_a(&[("debug", "True")], ""), &[]).debug);
+    for weight in ["10", "heavy", "{weight: 10}", "[10]", ""] {
+        assert_eq!(warned(&dialect_a(&[("process_weight", weight)], ""), &["weight-ignored"]).weight, 0.0);
+    }
+    refused(&simple("[Options]\nprocess_weight = 10\n"), "bad-weight", "JSON object");
 }
 
 #[test]
