@@ -33,6 +33,8 @@ pub mod migrate;
 pub mod outputs;
 pub mod prepare;
 mod reload;
+#[cfg(target_os = "linux")]
+mod resident;
 pub mod rules;
 #[cfg(windows)]
 mod scm;
@@ -81,6 +83,9 @@ const LOG_LIMIT: u64 = 256 * 1024 * 1024;
 
 /// Orders of operators that may wait.
 const ORDERS: usize = 8;
+/// So long after its start an agent has seen everything that is usual.
+#[cfg(target_os = "linux")]
+const SETTLED: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// How an agent runs, besides its configuration.
 #[derive(Debug, Clone)]
@@ -192,6 +197,8 @@ pub async fn run(config: AgentConfig, options: Options, shutdown: CancellationTo
     let (configure, configured) = watch::channel(started.clone());
     helpers.spawn(measure(configured.clone(), measuring));
     helpers.spawn(sweep(host.clone(), configured.clone()));
+    #[cfg(target_os = "linux")]
+    helpers.spawn(resident::give_back_after(SETTLED));
     let (order, orders) = mpsc::channel(ORDERS);
     let (reload, reloads) = mpsc::channel(ORDERS);
     helpers.spawn(control::listen(&config.resource_file_dir, Desks { driver: order, reload }));

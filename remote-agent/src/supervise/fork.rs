@@ -1,4 +1,4 @@
-//! One safe `fork`: the only place of the agent with unsafe code. Knows nothing of what the two sides do.
+//! One safe `fork`. Knows nothing of what the two sides do.
 
 use std::fs;
 use std::io;
