@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use crate::access::Audit;
 use crate::chain::chain;
 use crate::config::{Config, SCHEMA};
 use crate::service::{self, News};
@@ -207,6 +208,7 @@ async fn serve(config: Config, path: Option<&Path>) -> ExitCode {
     };
     service::tell(News::Ready);
     let overview = running.overview.clone();
+    let identity = running.identity.clone();
     let ended = running.ended();
     tokio::pin!(ended);
     tokio::select! {
@@ -220,7 +222,7 @@ async fn serve(config: Config, path: Option<&Path>) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        () = service_life(overview, &started, path) => ExitCode::FAILURE,
+        () = service_life(overview, &started, path, identity) => ExitCode::FAILURE,
         // Nobody asked for it: something inside has ended.
         () = &mut ended => ExitCode::FAILURE,
     }
@@ -231,6 +233,7 @@ async fn service_life(
     mut overview: tokio::sync::watch::Receiver<std::sync::Arc<crate::driver::Overview>>,
     started: &Config,
     path: Option<&Path>,
+    identity: Option<std::sync::Arc<crate::http::tls::Identity>>,
 ) {
     use tokio::signal::unix::{SignalKind, signal};
     let mut hangup = match signal(SignalKind::hangup()) {
@@ -258,14 +261,17 @@ async fn service_life(
             _ = hangup.recv() => {
                 service::tell(News::Reloading);
                 reload(started, path);
+                if let Some(identity) = &identity {
+                    identity.reload();
+                }
                 service::tell(News::Ready);
             }
         }
     }
 }
 
-/// Reads the configuration again and says what a restart would change. Nothing takes effect at once: a restart loses no job
-/// and no agent, so there is no second, half-changed state to reason about.
+/// Reads the configuration again and says what a restart would change. Nothing but the certificate of HTTPS takes effect at
+/// once: a restart loses no job and no agent, so there is no second, half-changed state to reason about.
 fn reload(started: &Config, path: Option<&Path>) {
     match Config::load_with(path, started.geoserver_properties.as_deref()) {
         Err(error) => tracing::error!("the configuration has a fault, a restart would fail: {error}"),
@@ -297,6 +303,15 @@ async fn stop_signal() {
         Err(_) => {
             let _ = tokio::signal::ctrl_c().await;
         }
+    }
+}
+
+/// Writes a change of who may do what into the audit file, if there is one.
+fn audited(config: &Config, what: &'static str, subject: &str) {
+    let user = format!("uid {}", rustix::process::getuid().as_raw());
+    match Audit::open(config.access.audit_file.as_deref()) {
+        Ok(audit) => audit.administered(&user, what, subject),
+        Err(error) => warn(format_args!("the audit file cannot be written: {error}")),
     }
 }
 
