@@ -239,6 +239,13 @@ impl<'a> Orchestrator<'a> {
         self.relaunch()
     }
 
+    /// The same; also the time from the new start to the first good answer.
+    pub fn kill_and_restart_timed(self) -> (Self, Duration) {
+        self.program.kill();
+        let begun = std::time::Instant::now();
+        (self.relaunch(), begun.elapsed())
+    }
+
     /// Stops it in order and starts it again with the same configuration.
     pub fn restart(self) -> Self {
         let status = self.program.stop();

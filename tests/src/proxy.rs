@@ -17,10 +17,25 @@ use crate::free_port;
 pub enum Link {
     /// They pass.
     Open,
+    /// The server hears, and its answers do not come back.
+    Deaf,
     /// Connections are closed, and so is every new one.
     Cut,
     /// Connections stay, new ones are taken, and no byte passes: a firewall that forgot, a cable that was pulled.
     Frozen,
+}
+
+/// In which direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    There,
+    Back,
+}
+
+impl Link {
+    fn holds(self, way: Way) -> bool {
+        self == Self::Frozen || (self == Self::Deaf && way == Way::Back)
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -116,13 +131,13 @@ fn pass<S>(
     let cuts = state.borrow().cuts;
     let inner = handle.clone();
     handle.spawn(async move {
-        if !passable(&mut state, cuts).await {
+        if !passable(&mut state, cuts, Way::There).await {
             return;
         }
         let Ok(to) = connecting.await else { return };
         let ((from_read, from_write), (to_read, to_write)) = (split(from), split(to));
-        let there = inner.spawn(pump(from_read, to_write, state.clone(), cuts));
-        let back = inner.spawn(pump(to_read, from_write, state, cuts));
+        let there = inner.spawn(pump(from_read, to_write, state.clone(), (cuts, Way::There)));
+        let back = inner.spawn(pump(to_read, from_write, state, (cuts, Way::Back)));
         let (stop_there, stop_back) = (there.abort_handle(), back.abort_handle());
         tokio::select! { _ = there => {} _ = back => {} }
         // Both ways end together: that is what a program sees when its connection breaks.
@@ -132,26 +147,26 @@ fn pass<S>(
 }
 
 /// Waits while nothing passes; `false` = the connection is cut.
-async fn passable(state: &mut watch::Receiver<State>, cuts: u64) -> bool {
-    let known = state.wait_for(|state| state.link != Link::Frozen || state.cuts != cuts).await;
-    known.is_ok_and(|state| state.link == Link::Open && state.cuts == cuts)
+async fn passable(state: &mut watch::Receiver<State>, cuts: u64, way: Way) -> bool {
+    let known = state.wait_for(|state| !state.link.holds(way) || state.cuts != cuts).await;
+    known.is_ok_and(|state| state.link != Link::Cut && state.cuts == cuts)
 }
 
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut state: watch::Receiver<State>,
-    cuts: u64,
+    (cuts, way): (u64, Way),
 ) {
     let mut buffer = vec![0; 16 * 1024];
-    while passable(&mut state, cuts).await {
+    while passable(&mut state, cuts, way).await {
         let mut news = state.clone();
         let read = tokio::select! {
             read = from.read(&mut buffer) => read,
-            _ = news.wait_for(|state| state.link != Link::Open || state.cuts != cuts) => continue,
+            _ = news.wait_for(|state| state.link.holds(way) || state.cuts != cuts) => continue,
         };
         let Ok(length @ 1..) = read else { return };
-        if !passable(&mut state, cuts).await || to.write_all(&buffer[..length]).await.is_err() {
+        if !passable(&mut state, cuts, way).await || to.write_all(&buffer[..length]).await.is_err() {
             return;
         }
     }

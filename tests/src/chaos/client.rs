@@ -243,9 +243,14 @@ impl Client<'_> {
             self.world.ledger().promised.insert(key.to_owned(), promise);
             return true;
         }
+        let said = answer.text();
         let root = Node::parse(&answer.body).unwrap_or_default();
-        let location = root.attribute("statusLocation").and_then(path);
-        if let (200, "ExecuteResponse", Some(location)) = (answer.status, root.name.as_str(), location) {
+        let location = match root.name.as_str() {
+            "ExecuteResponse" => root.attribute("statusLocation").and_then(path),
+            // A client that waits for bare bytes can only be told in words that its job outlives the orchestrator.
+            _ => root.text_of("ExceptionText").and_then(|text| path(text.split_once("follow it at ")?.1)),
+        };
+        if let Some(location) = location {
             self.world.accepted.fetch_add(1, Ordering::Relaxed);
             let promise = Promise { kind, location: location.clone(), last: None, took: Duration::ZERO };
             self.world.ledger().promised.insert(key.to_owned(), promise);
@@ -253,7 +258,6 @@ impl Client<'_> {
             self.open.push(job);
             return true;
         }
-        let said = answer.text();
         let busy = answer.status == 503 && said.contains("ServerBusy");
         let not_offered = said.contains("InvalidParameterValue") && said.contains(PROCESS);
         if busy || not_offered {

@@ -90,7 +90,7 @@ impl Plan {
             clients: 4,
             xmpp: Xmpp::Embedded,
             kills_only: true,
-            pause_ms: (50, 1_500),
+            pause_ms: (50, 4_000),
             longest_ms: 50,
             limit: Duration::from_secs(120 + 5 * kills as u64),
             seed,
@@ -98,13 +98,14 @@ impl Plan {
     }
 }
 
-/// Carries a plan out on a site of its own and judges what came of it, or says what this machine lacks.
+/// Carries a plan out on a site of its own; the report if all is well, or what this machine lacks.
 ///
 /// # Errors
 /// What is not installed here.
 ///
 /// # Panics
-/// If programs cannot be started at all, or something of them is left behind.
+/// If anything of what clients were promised did not come true: with the report, and the folder with all logs is kept. Or if
+/// programs cannot be started at all, or something of them is left behind.
 pub fn run(name: &str, plan: &Plan) -> Result<Report, &'static str> {
     let mut report = None;
     let mut story = |site: &Site| report = Some(happen(site, plan));
@@ -166,5 +167,6 @@ fn happen(site: &Site, plan: &Plan) -> Result<Report, &'static str> {
     });
     let unsettled = scene.settle(SETTLE);
     let report = report::judge(&world, &mut scene, unsettled, begun.elapsed());
+    assert!(report.is_good(), "{report}");
     Ok(report)
 }

@@ -27,7 +27,7 @@ pub struct Report {
     refused: usize,
     asked: (usize, usize),
     slowest: (Duration, Duration, Duration),
-    left_in_shared_folder: usize,
+    left_in_shared_folder: Vec<String>,
     /// Jobs that clients were promised and that have gone.
     pub lost: Vec<String>,
     /// Jobs whose program began more than once.
@@ -59,7 +59,7 @@ pub(super) fn judge(world: &World, scene: &mut Scene<'_>, unsettled: Vec<String>
         refused: ledger.refused.len(),
         asked: ledger.asked,
         slowest: slowest(ledger.promised.values()),
-        left_in_shared_folder: scene.left_in_shared_folder().len(),
+        left_in_shared_folder: scene.left_in_shared_folder(),
         lost: again.0,
         twice: Vec::new(),
         stuck: unsettled,
@@ -188,7 +188,8 @@ impl fmt::Display for Report {
             self.slowest.1.as_secs_f64(),
             self.slowest.2.as_secs_f64()
         )?;
-        writeln!(f, "  folders left in the shared folder: {}", self.left_in_shared_folder)?;
+        let left = &self.left_in_shared_folder;
+        writeln!(f, "  folders left in the shared folder: {} {}", left.len(), left.join(", "))?;
         for (name, list) in [
             ("lost", &self.lost),
             ("executed twice", &self.twice),

@@ -142,9 +142,11 @@ impl<'a> Scene<'a> {
             Fault::StoreFrozen(n) => cut(&self.nodes[n].store, Link::Frozen),
             Fault::AgentKilled(n) => self.agents[n].service.kill(),
             Fault::AgentAndForksKilled(n) => {
-                // First, so that the agent has no time to notice.
+                // First, so that the agent has no time to notice. Supervisors have the same command line, but another parent.
+                let agent = self.agents[n].service.pid();
                 for (pid, line) in processes_with(&self.control_folder(n).to_string_lossy()) {
                     if line.trim_end().ends_with("supervise --serve")
+                        && parent(pid) == agent
                         && let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw)
                     {
                         // It may have gone by itself meanwhile.
@@ -331,6 +333,12 @@ fn agent(site: &Site, network: &Network, n: usize) -> Agent {
     };
     let log = site.folder().join(format!("{name}.log"));
     Agent { service: Service::start(&name, log, command), name, link }
+}
+
+/// The parent of a process, as proc(5) tells it.
+fn parent(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
 }
 
 fn metrics(address: SocketAddr) -> String {

@@ -45,6 +45,11 @@ impl Service {
         service
     }
 
+    /// Its process.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.program.as_ref().map(Program::pid)
+    }
+
     /// Starts it if it is not running; if it is about to end, as soon as it has.
     pub(super) fn up(&mut self) {
         self.down = false;
