@@ -164,6 +164,8 @@ struct Driver {
     shutdown: CancellationToken,
     dirty: HashSet<JobId>,
     waiters: HashMap<JobId, Waiter>,
+    /// Jobs that were not accepted after all, though they may have reached the store.
+    withdrawn: Vec<JobId>,
     /// Answers to dismissals, given when everything is stored.
     dismissals: Vec<(oneshot::Sender<Dismissed>, Dismissed)>,
     collected: mpsc::UnboundedSender<(ExecutionId, Result<Outputs, String>)>,
@@ -232,6 +234,7 @@ pub async fn start(parts: Parts, shutdown: CancellationToken) -> Result<Handles,
         shutdown: shutdown.clone(),
         dirty: HashSet::new(),
         waiters: HashMap::new(),
+        withdrawn: Vec::new(),
         dismissals: Vec::new(),
         collected,
         retention,

@@ -412,7 +412,14 @@ impl Jobs {
                     return Ok(Some(job.clone()));
                 }
             }
-            let job = self.view(id).await?;
+            let job = match self.view(id).await {
+                // A database that is away for a moment is no news about the job.
+                Err(error) if error.passes() && Instant::now() < until => {
+                    tokio::time::sleep(LOOK.min(until - Instant::now())).await;
+                    continue;
+                }
+                known => known?,
+            };
             // Another node may have it, now or from the start: then only the store tells.
             let over = job.as_ref().is_none_or(|job| job.state.is_final());
             if over || Instant::now() >= until || !self.store.is_shared() {

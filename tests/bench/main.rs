@@ -20,6 +20,8 @@
 //! | `dispatch` | the engine alone: time per job and per event with 500 and 5,000 waiting jobs, 100 and 1,000 agents |
 //! | `fleet` | 1,000 stand-ins for agents with 10 processes each, on the embedded server and on Prosody |
 //! | `cluster` | time until the jobs of a killed orchestrator are another one's |
+//! | `reconnect` | time from the return of the XMPP server until 100 agents are in service again |
+//! | `start` | time from the start of an orchestrator with 100,000 stored jobs to its first answer |
 
 mod agent;
 mod cluster;
@@ -27,6 +29,7 @@ mod descriptors;
 mod dialects;
 mod dispatch;
 mod fleet;
+mod recovery;
 mod serving;
 mod static_files;
 
@@ -50,7 +53,7 @@ const SLEEP: &str = "[Description]\nservice = Sleep\nnamespace = bench\ntitle = 
 /// A measurement by its name; it is told how much of the usual amount is wanted.
 type Bench = (&'static str, fn(&dyn Fn(usize) -> usize));
 
-const BENCHES: [Bench; 11] = [
+const BENCHES: [Bench; 13] = [
     ("descriptors", |_| descriptors::measure()),
     ("dialects", |amount| dialects::measure(amount(50))),
     ("agent", |amount| e2e::run("bench-agent", |site| alone(site, amount(1000)))),
@@ -62,6 +65,8 @@ const BENCHES: [Bench; 11] = [
     ("cluster", |_| cluster::adoption()),
     ("dispatch", |_| dispatch::measure()),
     ("fleet", fleet::large),
+    ("reconnect", |_| recovery::reconnect()),
+    ("start", |_| recovery::start()),
 ];
 
 fn main() {

@@ -8,7 +8,9 @@ use std::process::Command;
 use std::rc::Rc;
 
 use crate::Site;
+use crate::bus::rerouted;
 use crate::program::{Program, binary};
+use crate::proxy::Proxy;
 use crate::root;
 
 /// An agent that is not started yet.
@@ -18,6 +20,7 @@ pub struct AgentBuilder<'a> {
     services: PathBuf,
     extra: String,
     run: Launch,
+    way: Option<String>,
 }
 
 /// How the program is started.
@@ -30,7 +33,14 @@ struct Launch {
 impl<'a> AgentBuilder<'a> {
     pub(crate) fn new(site: &'a Site, name: &str) -> Self {
         let services = site.make_folder(&format!("{name}/services"));
-        Self { site, name: name.to_owned(), services, extra: String::new(), run: Launch::default() }
+        Self {
+            site,
+            name: name.to_owned(),
+            services,
+            extra: String::new(),
+            run: Launch::default(),
+            way: None,
+        }
     }
 
     /// One of the ready services, copied, with the elevation model beside it.
@@ -70,19 +80,32 @@ impl<'a> AgentBuilder<'a> {
         self
     }
 
+    /// Reaches the XMPP server by this port.
+    #[must_use]
+    pub fn through(mut self, proxy: &Proxy) -> Self {
+        self.way = Some(proxy.place().to_owned());
+        self
+    }
+
     /// Writes the configuration and starts the program. It announces itself when it can: wait for its processes.
     pub fn start(self) -> Agent<'a> {
+        let file = self.write();
+        Agent::launch(self.site, &self.name, file, self.services, self.run)
+    }
+
+    /// Writes the configuration only, and gives its file.
+    pub fn write(&self) -> PathBuf {
         let folder = self.site.make_folder(&self.name);
         let file = folder.join("remote.config");
         let running = self.site.make_folder(&format!("{}/running", self.name));
         let mut config = String::from("[DEFAULT]\n");
-        config += &self.site.bus().agent_lines(&self.name);
+        config += &rerouted(self.site.bus().agent_lines(&self.name), self.way.as_deref());
         let _ = writeln!(config, "services_dir = {}", self.services.display());
         let _ = writeln!(config, "resource_file_dir = {}", running.display());
         let _ = writeln!(config, "wps_execution_shared_dir = {}", self.site.shared_folder().display());
         config += &self.extra;
         write_private(&file, &config).expect("the temporary folder can be written to");
-        Agent::launch(self.site, &self.name, file, self.services, self.run)
+        file
     }
 }
 

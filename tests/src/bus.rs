@@ -65,6 +65,14 @@ impl Bus {
         }
     }
 
+    /// The port that agents are told.
+    pub fn agents_port(&self) -> u16 {
+        match &self.0 {
+            Kind::Embedded { port, .. } => *port,
+            Kind::Own(server) => server.borrow().place().tls_port,
+        }
+    }
+
     /// What `orchestrator.ini` says about it.
     pub fn orchestrator_lines(&self) -> String {
         match &self.0 {
@@ -150,4 +158,13 @@ impl Bus {
              mucServicePassword = {ROOM_PASSWORD}\n"
         )
     }
+}
+
+/// Lines of a configuration that lead to another port.
+pub(crate) fn rerouted(lines: String, port: Option<&str>) -> String {
+    let Some(port) = port else { return lines };
+    let line = |line: &str| {
+        if line.starts_with("port = ") { format!("port = {port}\n") } else { format!("{line}\n") }
+    };
+    lines.lines().map(line).collect()
 }

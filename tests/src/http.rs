@@ -35,13 +35,21 @@ impl Answer {
 #[derive(Debug)]
 pub struct Http {
     address: SocketAddr,
+    patience: Duration,
     open: Option<BufReader<TcpStream>>,
 }
 
 impl Http {
     /// Does not connect yet.
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, open: None }
+        Self { address, patience: READ_TIMEOUT, open: None }
+    }
+
+    /// Waits no longer than this for the bytes of an answer.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// GET of a target such as `/wps?service=WPS`.
@@ -77,7 +85,7 @@ impl Http {
             None => {
                 let stream = TcpStream::connect_timeout(&self.address, Duration::from_secs(5))?;
                 stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(READ_TIMEOUT))?;
+                stream.set_read_timeout(Some(self.patience))?;
                 BufReader::new(stream)
             }
         };

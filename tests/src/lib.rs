@@ -15,6 +15,7 @@
 
 pub mod agent;
 pub mod bus;
+pub mod chaos;
 pub mod client;
 pub mod fixtures;
 pub mod fleet;
@@ -24,7 +25,9 @@ pub mod orchestrator;
 pub mod port;
 pub mod postgres;
 pub mod program;
+pub mod proxy;
 pub mod python;
+pub mod random;
 pub mod upload_server;
 pub mod xml;
 pub mod xmpp;

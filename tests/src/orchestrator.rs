@@ -10,10 +10,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::Site;
+use crate::bus::rerouted;
 use crate::client::Wps;
 use crate::http::{Answer, Http};
 use crate::postgres::Postgres;
 use crate::program::{Program, binary};
+use crate::proxy::Proxy;
 use crate::{free_port, wait_until};
 
 /// Longest start of a program on a busy machine.
@@ -25,11 +27,12 @@ pub struct OrchestratorBuilder<'a> {
     name: String,
     extra: String,
     env: Vec<(String, String)>,
+    way: Option<String>,
 }
 
 impl<'a> OrchestratorBuilder<'a> {
     pub(crate) fn new(site: &'a Site) -> Self {
-        Self { site, name: "orchestrator".to_owned(), extra: String::new(), env: Vec::new() }
+        Self { site, name: "orchestrator".to_owned(), extra: String::new(), env: Vec::new(), way: None }
     }
 
     /// Another name than `orchestrator`, for one of several.
@@ -42,13 +45,25 @@ impl<'a> OrchestratorBuilder<'a> {
     /// One of several that share this database and one folder of results; they need an XMPP server of its own.
     #[must_use]
     pub fn sharing(self, postgres: &Postgres) -> Self {
+        self.sharing_at(&postgres.url())
+    }
+
+    /// The same, for a database that is reached in another way.
+    #[must_use]
+    pub fn sharing_at(self, url: &str) -> Self {
         let results = self.site.make_folder("results");
         let node = self.name.clone();
         self.config(&format!(
-            "[store]\nurl = {}\nnode = {node}\nlease_s = 2\n[results]\nstore_dir = {}",
-            postgres.url(),
+            "[store]\nurl = {url}\nnode = {node}\nlease_s = 2\n[results]\nstore_dir = {}",
             results.display()
         ))
+    }
+
+    /// Reaches the XMPP server by this port.
+    #[must_use]
+    pub fn through(mut self, proxy: &Proxy) -> Self {
+        self.way = Some(proxy.place().to_owned());
+        self
     }
 
     /// More lines of configuration, such as `[limits]\nmax_body_mb = 1`.
@@ -68,16 +83,22 @@ impl<'a> OrchestratorBuilder<'a> {
 
     /// Writes the configuration, starts the program, and waits until it answers.
     pub fn start(self) -> Orchestrator<'a> {
+        let (file, http) = self.write();
+        Orchestrator::launch(self.site, &self.name, file, http, self.env)
+    }
+
+    /// Writes the configuration only; the file, and where the program will answer.
+    pub fn write(&self) -> (PathBuf, SocketAddr) {
         let folder = self.site.make_folder(&self.name);
         let file = folder.join("orchestrator.ini");
         let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let shared = self.site.shared_folder();
         let mut ini = String::new();
         let _ = write!(ini, "[http]\nlisten = {http}\n\n[results]\nshared_dir = {}\n\n", shared.display());
-        ini += &self.site.bus().orchestrator_lines();
+        ini += &rerouted(self.site.bus().orchestrator_lines(), self.way.as_deref());
         ini += &self.extra;
         fs::write(&file, merged(&ini)).expect("the temporary folder can be written to");
-        Orchestrator::launch(self.site, &self.name, file, http, self.env)
+        (file, http)
     }
 }
 
@@ -234,6 +255,13 @@ impl<'a> Orchestrator<'a> {
     pub fn kill_and_restart(self) -> Self {
         self.program.kill();
         self.relaunch()
+    }
+
+    /// The same; also the time from the new start to the first good answer.
+    pub fn kill_and_restart_timed(self) -> (Self, Duration) {
+        self.program.kill();
+        let begun = std::time::Instant::now();
+        (self.relaunch(), begun.elapsed())
     }
 
     /// Stops it in order and starts it again with the same configuration.

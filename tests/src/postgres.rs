@@ -53,7 +53,29 @@ impl Postgres {
 
     /// How an orchestrator reaches it.
     pub fn url(&self) -> String {
-        format!("postgres://postgres@localhost/postgres?host={}", self.folder.path().display())
+        Self::url_at(&self.folder.path().display().to_string())
+    }
+
+    /// How an orchestrator reaches it by a socket in this folder.
+    pub fn url_at(folder: &str) -> String {
+        format!("postgres://postgres@localhost/postgres?host={folder}")
+    }
+
+    /// The socket itself.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join(".s.PGSQL.5432")
+    }
+
+    /// The rows of a query, with a tab between columns.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn query(&self, sql: &str) -> Vec<String> {
+        let mut psql = self.program("psql");
+        psql.args(["-XAtq", "-F", "\t", "-U", "postgres", "-d", "postgres", "-h"]).arg(self.folder.path());
+        let output = psql.args(["-c", sql]).output().expect("psql is installed with the server");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
     }
 
     /// As a crash would: what was not committed is lost, and nobody is told.

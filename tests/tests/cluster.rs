@@ -12,6 +12,7 @@ use e2e::fixtures::{HELLO, STUBBORN, WAITING, descriptor};
 use e2e::orchestrator::Orchestrator;
 use e2e::postgres::Postgres;
 use e2e::program::binary;
+use e2e::proxy::{Link, Network};
 use e2e::xmpp::Prosody;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -223,6 +224,41 @@ fn while_the_database_is_away_clients_are_told_so_and_nothing_is_lost() {
             (answer.status == 200).then_some(answer)
         });
         assert!(again.expect("new jobs are taken").text().ends_with("wait.sh"));
+    });
+}
+
+#[test]
+fn a_job_that_was_refused_because_the_answer_of_the_database_was_lost_never_runs() {
+    cluster("answer-lost", |site, postgres| {
+        for text in ["store", "database", "progress", "dismissals", "without an owner"] {
+            site.expect_warning(text);
+        }
+        let network = Network::default();
+        let way = network.socket(&site.make_folder("database"), postgres.socket());
+        let url = Postgres::url_at(way.place());
+        let a = site.orchestrator().named("a").sharing_at(&url).start();
+        let agent = agent(site, "one", 4);
+        a.wait_for(BOTH);
+        let stored = |postgres: &Postgres| postgres.query("SELECT id FROM jobs").len();
+        let mut at_a = a.wps();
+        way.set(Link::Deaf);
+        let refused = std::thread::scope(|scope| {
+            let refused = scope.spawn(|| at_a.post(&Execute::new("test:Wait").stored().to_xml()));
+            e2e::wait_until(LONG, || (stored(postgres) == 1).then_some(())).expect("the job is stored");
+            way.set(Link::Cut);
+            refused.join().expect("the client gets an answer")
+        });
+        assert_eq!(refused.status, 503, "{}", refused.text());
+        assert_eq!(stored(postgres), 1, "it is there all the same");
+        way.set(Link::Open);
+        e2e::wait_until(LONG, || (stored(postgres) == 0).then_some(())).expect("it is taken back");
+        agent.write("release", "");
+        let again = e2e::wait_until(LONG, || {
+            let answer = at_a.post(&Execute::new("test:Wait").raw("result").to_xml());
+            (answer.status == 200).then_some(answer)
+        });
+        assert!(again.expect("new jobs are taken").text().ends_with("wait.sh"));
+        assert_eq!(stored(postgres), 1, "the one and no other");
     });
 }
 

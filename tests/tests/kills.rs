@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use e2e::client::{Execute, Status, document};
 use e2e::http::Answer;
+use e2e::random::Random;
 use e2e::tell;
 
 const KILLS: u32 = 50;
@@ -25,19 +26,6 @@ const SCRIPT: &str = "#!/bin/sh\n\
     sleep $pause\n\
     printf %s \"$key\" > result.txt\n\
     case $way in exit) exit 3;; signal) kill -SEGV $$;; lacking) rm result.txt;; esac\n";
-
-/// A small generator, so that a run can be repeated by its seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        // Xorshift.
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-}
 
 /// Where the status of an accepted job is; `None` if it was refused.
 fn location(answer: &Answer) -> Option<String> {
@@ -61,10 +49,7 @@ fn is_true(way: &str, last: &Status) -> bool {
 
 #[test]
 fn fifty_kills_of_the_agent_lose_no_job_and_run_none_twice() {
-    let seed = std::env::var("WPS_TEST_SEED").ok().and_then(|text| text.parse().ok());
-    let seed: u64 = seed.unwrap_or_else(|| u64::from(std::process::id()) * 7919 + 1);
-    tell(&format!("fifty_kills_of_the_agent: WPS_TEST_SEED={seed}"));
-    let mut random = Random(seed);
+    let mut random = Random::seeded("fifty_kills_of_the_agent");
     e2e::run("kills", |site| {
         // The agent's connection breaks off fifty times.
         site.expect_warning("");

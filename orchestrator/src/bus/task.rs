@@ -501,13 +501,15 @@ impl Task {
                 }
             }
             (ToAgent::Abort { execution }, Err(error)) => match error {
-                // The room would have told us before that the agent has gone: so this is the agent's own answer.
-                RequestError::Refused(refused) if refused.condition == "item-not-found" => {
+                // The agent's own answer: a room says the same of one that has just gone, and whose program may go on.
+                RequestError::Refused(refused)
+                    if refused.by_peer && refused.condition == "item-not-found" =>
+                {
                     let text = "the agent does not know this execution (any more)".to_owned();
                     let error = ExecutionError { kind: ErrorKind::Lost, text, receipt: None };
                     self.heard(&agent, FromAgent::Error { execution, error }).await?;
                 }
-                RequestError::Refused(refused) => {
+                RequestError::Refused(refused) if refused.by_peer => {
                     warn!(%agent, execution.id = %execution, "abort was refused: {refused}")
                 }
                 _ => self.again(agent, ToAgent::Abort { execution }),
@@ -556,10 +558,13 @@ fn not_taken(message: &ToAgent) -> Option<(&ExecutionId, &'static str, &'static 
 /// What an unsuccessful `execute` means, or `None` if the agent may have taken it.
 fn refusal(error: &RequestError) -> Option<Refusal> {
     match error {
-        RequestError::Refused(refused) => Some(Refusal {
+        RequestError::Refused(refused) if refused.by_peer => Some(Refusal {
             reason: native::refusal_reason(&refused.condition),
             text: if refused.text.is_empty() { refused.condition.clone() } else { refused.text.clone() },
         }),
+        // The room knows nobody of that name: it has not arrived. Of other bounces nobody knows that.
+        RequestError::Refused(refused) => (refused.condition == "item-not-found")
+            .then(|| Refusal { reason: RefusalReason::Capacity, text: refused.to_string() }),
         RequestError::NotSent(SendError::TooBig { .. } | SendError::Unsendable(_)) => {
             Some(Refusal { reason: RefusalReason::Undeliverable, text: error.to_string() })
         }
@@ -573,6 +578,22 @@ fn refusal(error: &RequestError) -> Option<Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_room_says_of_an_agent_that_has_gone_is_not_the_agents_word() {
+        let said = |condition: &str, by_peer| {
+            let error = StanzaError { by_peer, ..StanzaError::new(condition, "") };
+            refusal(&RequestError::Refused(error)).map(|refusal| refusal.reason)
+        };
+        assert_eq!(said("item-not-found", true), Some(RefusalReason::NoSuchProcess));
+        assert_eq!(
+            said("item-not-found", false),
+            Some(RefusalReason::Capacity),
+            "it still offers the process"
+        );
+        assert_eq!(said("service-unavailable", true), Some(RefusalReason::Draining));
+        assert_eq!(said("service-unavailable", false), None, "the request may have arrived");
+    }
 
     #[test]
     fn only_heartbeats_in_a_row_tell_that_an_agent_is_gone() {

@@ -127,8 +127,9 @@ impl Driver {
         for id in self.engine.abandon() {
             self.unwatch(id);
         }
-        for (_, waiter) in self.waiters.drain() {
-            // It was never stored. The client may have gone: then nobody waits for the answer.
+        for (id, waiter) in self.waiters.drain() {
+            self.withdrawn.push(id);
+            // Nobody knows whether it was stored. The client may have gone: then nobody waits for the answer.
             let _ = waiter.reply.send(Err(Refusal::Store(StoreError::Unavailable)));
         }
         for (reply, _) in self.dismissals.drain(..) {

@@ -36,14 +36,15 @@ impl Driver {
                 saves.insert(job.id, job.as_ref().clone());
             }
         }
-        if !self.store_all(&mut saves).await {
-            return;
-        }
-        for id in saves.keys() {
-            self.dirty.remove(id);
-            if let Some(waiter) = self.waiters.remove(id) {
-                // The client may have gone: then nobody waits for the answer.
-                let _ = waiter.reply.send(Ok(waiter.job));
+        let Some(failures) = self.store_all(&mut saves).await else { return };
+        for id in saves.keys().copied().collect::<Vec<_>>() {
+            self.dirty.remove(&id);
+            let Some(waiter) = self.waiters.remove(&id) else { continue };
+            // A client that has gone is nobody's business, but while the store failed it may have been told that its job was
+            // not accepted.
+            if waiter.reply.send(Ok(waiter.job)).is_err() && failures > 0 {
+                saves.remove(&id);
+                self.withdraw(id);
             }
         }
         let mut catalogue_changed = false;
@@ -93,19 +94,19 @@ impl Driver {
     }
 
     /// Stores all jobs, trying for ever: what follows must not happen before. New jobs are turned away after a while.
-    /// `false` = they are not ours any more, or we end: nothing of what they justify may happen.
-    async fn store_all(&mut self, saves: &mut BTreeMap<JobId, Job>) -> bool {
+    /// Gives the number of failures; `None` = they are not ours any more, or we end: nothing of what they justify may happen.
+    async fn store_all(&mut self, saves: &mut BTreeMap<JobId, Job>) -> Option<u32> {
         let mut attempt = 0u32;
         while !saves.is_empty() {
             let jobs: Vec<Job> = saves.values().cloned().collect();
             match self.store.save(&jobs).await {
                 Ok(()) => {
                     self.set_store_works(true);
-                    return true;
+                    return Some(attempt);
                 }
                 Err(StoreError::Fenced) => {
                     Box::pin(self.fenced()).await;
-                    return false;
+                    return None;
                 }
                 Err(failure) => {
                     attempt += 1;
@@ -113,7 +114,7 @@ impl Driver {
                     if attempt > PATIENCE && self.shutdown.is_cancelled() {
                         error!(cause = ?failure, "{failure}; the program ends, agents will tell again what happened");
                         self.out.clear();
-                        return false;
+                        return None;
                     }
                     // Waiting for a full disk is not hanging, and a restart would not help.
                     if service::sign_of_life().is_some() {
@@ -125,8 +126,7 @@ impl Driver {
                             saves.keys().filter(|id| self.waiters.contains_key(id)).copied().collect();
                         for id in new {
                             saves.remove(&id);
-                            self.engine.forget(id);
-                            self.unwatch(id);
+                            self.withdraw(id);
                             if let Some(waiter) = self.waiters.remove(&id) {
                                 let _ = waiter.reply.send(Err(Refusal::Store(StoreError::Unavailable)));
                             }
@@ -138,7 +138,26 @@ impl Driver {
                 }
             }
         }
-        true
+        Some(attempt)
+    }
+
+    /// A new job is not accepted. The answer of the store may be all that was lost, so that it is there all the same: it is taken
+    /// out again as soon as possible, and does not run.
+    fn withdraw(&mut self, id: JobId) {
+        self.engine.forget(id);
+        self.unwatch(id);
+        self.withdrawn.push(id);
+    }
+
+    /// Takes jobs out of the store of which clients were told that they were not accepted.
+    async fn retract(&mut self) {
+        if self.withdrawn.is_empty() {
+            return;
+        }
+        match self.store.retract(&self.withdrawn).await {
+            Ok(()) => self.withdrawn.clear(),
+            Err(failure) => debug!(cause = ?failure, "jobs cannot be taken back now; it is tried again"),
+        }
     }
 
     pub(super) fn set_store_works(&self, works: bool) {
@@ -229,6 +248,7 @@ impl Driver {
 
     /// Stores progress and logs that have gathered, and renews the operator's view.
     pub(super) async fn flush(&mut self) {
+        self.retract().await;
         let jobs: Vec<Job> = self.dirty.iter().filter_map(|id| self.engine.bump(*id)).collect();
         match self.store.save(&jobs).await {
             Ok(()) => {

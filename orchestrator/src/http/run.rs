@@ -116,24 +116,26 @@ pub(super) async fn jobs_of(state: &AppState, asking: &Asking, limit: u32) -> Re
     Ok(state.jobs.list(Some(&caller.user), limit).await?)
 }
 
-/// The job when it has ended, or as it is when the time that a request may take is over, or our own end is near: the job
-/// outlives us, and its client is told where to follow it.
-pub(super) async fn wait(state: &AppState, id: JobId, limit: Duration) -> Result<Arc<Job>, Fault> {
+/// The job when it has ended, or as it is known when the time that a request may take is over, or our own end is near: the job
+/// outlives us, and its client is told where to follow it. That the store does not answer is no reason to say that the job was
+/// not accepted.
+pub(super) async fn wait(state: &AppState, job: Arc<Job>, limit: Duration) -> Result<Arc<Job>, Fault> {
+    let id = job.id;
     let mut waiting = Waiting { jobs: Some(state.jobs.clone()), id };
-    let job = tokio::select! {
-        job = state.jobs.wait(id, limit) => job,
+    let known = tokio::select! {
+        known = state.jobs.wait(id, limit) => known,
         () = state.stopping.cancelled() => state.jobs.view(id).await,
     };
     waiting.jobs = None;
-    job?.ok_or_else(|| Fault::no_such_job(&id.to_string()))
+    known.unwrap_or(Some(job)).ok_or_else(|| Fault::no_such_job(&id.to_string()))
 }
 
 /// The same for a client that gets an answer in any case, soon: going away, it gives nothing up.
-pub(super) async fn settle(state: &AppState, job: Arc<Job>, limit: Duration) -> Result<Arc<Job>, Fault> {
+pub(super) async fn settle(state: &AppState, job: Arc<Job>, limit: Duration) -> Arc<Job> {
     if limit.is_zero() {
-        return Ok(job);
+        return job;
     }
-    Ok(state.jobs.wait(job.id, limit).await?.unwrap_or(job))
+    state.jobs.wait(job.id, limit).await.ok().flatten().unwrap_or(job)
 }
 
 /// How long a synchronous request of this caller may wait for this job.
@@ -142,15 +144,18 @@ pub(super) fn patience(state: &AppState, asking: &Asking, job: &Job) -> Duration
     own.map_or(state.config.sync_timeout, |set| Duration::from_millis(set.value))
 }
 
-/// What a client is told that wanted the bare result of a job that takes too long.
+/// What a client is told that wanted the bare result of a job that has not ended.
 pub(super) fn still_running(state: &AppState, asking: &Asking, job: &Job, status_url: &str) -> Fault {
-    let setting = state.jobs.limits().sync_timeout(asking.who(), &job.process);
-    let setting = setting.map_or_else(|| "[http] sync_timeout_s".to_owned(), |set| set.setting);
-    let text = format!(
-        "the job has not ended within the time that a request may take ({} s, `{setting}`); it goes on, follow it at {status_url}",
-        patience(state, asking, job).as_secs()
-    );
-    Fault::new(FaultKind::StillRunning, text)
+    let why = match state.stopping.is_cancelled() {
+        true => "the orchestrator stops before the job has ended".to_owned(),
+        false => {
+            let setting = state.jobs.limits().sync_timeout(asking.who(), &job.process);
+            let setting = setting.map_or_else(|| "[http] sync_timeout_s".to_owned(), |set| set.setting);
+            let limit = patience(state, asking, job).as_secs();
+            format!("the job has not ended within the time that a request may take ({limit} s, `{setting}`)")
+        }
+    };
+    Fault::new(FaultKind::StillRunning, format!("{why}; it goes on, follow it at {status_url}"))
 }
 
 /// Gives a job up. With a little patience the answer can tell what was ended.
@@ -164,7 +169,7 @@ pub(super) async fn dismiss(state: &AppState, asking: &Asking, id: JobId) -> Res
     if job.state.is_final() {
         return Ok(job);
     }
-    Ok(state.jobs.wait(id, DISMISS_WAIT).await?.unwrap_or(job))
+    Ok(settle(state, job, DISMISS_WAIT).await)
 }
 
 /// A client that waits for its job. If it goes away, nobody would ever fetch the result: the job is given up.

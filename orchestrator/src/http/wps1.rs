@@ -103,10 +103,11 @@ async fn execute(state: &AppState, arrival: &Arrival, execute: Execute) -> Resul
     let job = state.jobs.execute_within(new, &Chain { state, arrival }).await?;
     state.access.audit().did(&arrival.asking.caller, arrival.asking.from, "execute", &job.id.to_string());
     if at_once {
-        let job = run::settle(state, job, state.config.settle).await?;
+        let job = run::settle(state, job, state.config.settle).await;
         return Ok(document(state, arrival, &job, Told::Follow).await);
     }
-    let job = run::wait(state, job.id, run::patience(state, &arrival.asking, &job)).await?;
+    let patience = run::patience(state, &arrival.asking, &job);
+    let job = run::wait(state, job, patience).await?;
     if !job.state.is_final() {
         if is_raw {
             return Err(run::still_running(state, &arrival.asking, &job, &arrival.status_url(job.id)));

@@ -94,7 +94,8 @@ async fn execute(state: &AppState, arrival: &Arrival, execute: Execute) -> Resul
     let accepted = |job: &Job| xml(response::status_info(job, Status::Accepted, Some(now())));
     match mode {
         Mode::Sync => {
-            let job = run::wait(state, job.id, run::patience(state, &arrival.asking, &job)).await?;
+            let patience = run::patience(state, &arrival.asking, &job);
+            let job = run::wait(state, job, patience).await?;
             if job.state.is_final() {
                 return result(state, arrival, &job).await;
             }
@@ -103,9 +104,9 @@ async fn execute(state: &AppState, arrival: &Arrival, execute: Execute) -> Resul
             }
             Ok(xml(response::status_info(&job, Status::Actual, Some(now()))))
         }
-        Mode::Async => Ok(accepted(&*run::settle(state, job, state.config.settle).await?)),
+        Mode::Async => Ok(accepted(&*run::settle(state, job, state.config.settle).await)),
         Mode::Auto => {
-            let job = run::settle(state, job, state.config.settle.max(AUTO)).await?;
+            let job = run::settle(state, job, state.config.settle.max(AUTO)).await;
             if job.state.is_final() { result(state, arrival, &job).await } else { Ok(accepted(&job)) }
         }
     }

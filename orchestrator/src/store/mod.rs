@@ -305,6 +305,14 @@ impl Store {
         either!(self, a => a.remove(&ids))
     }
 
+    /// New jobs whose clients were told that they were not accepted, because nobody knew whether they had been stored: none of
+    /// them stays. One that another node has taken over meanwhile is given up there.
+    pub async fn retract(&self, ids: &[JobId]) -> Result<(), StoreError> {
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        let lease = self.lease();
+        either!(self, a => a.retract(lease, &ids))
+    }
+
     /// How many jobs are stored in each state.
     pub async fn counts(&self) -> Result<Counts, StoreError> {
         let counts = either!(self, a => a.counts())?;

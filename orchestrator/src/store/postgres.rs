@@ -329,6 +329,22 @@ impl Postgres {
         Ok(())
     }
 
+    /// One of another node, or of nobody, is dismissed by whoever owns it then.
+    pub(super) async fn retract(&self, lease: Lease, ids: &[String]) -> Result<(), StoreError> {
+        sqlx::query(
+            "WITH own AS (DELETE FROM jobs WHERE id = ANY($1) AND finished IS NULL AND node = $2),
+                  others AS (UPDATE jobs SET dismiss = TRUE WHERE id = ANY($1) AND finished IS NULL AND node <> $2)
+             SELECT pg_notify($3, 'dismiss')",
+        )
+        .bind(ids)
+        .bind(lease.id)
+        .bind(CHANNEL)
+        .execute(&self.pool)
+        .await
+        .map_err(failed("take jobs back"))?;
+        Ok(())
+    }
+
     pub(super) async fn counts(&self) -> Result<Vec<(String, i64)>, StoreError> {
         let rows = sqlx::query("SELECT state, count(*) FROM jobs GROUP BY state")
             .fetch_all(&self.pool)

@@ -256,6 +256,11 @@ impl Sqlite {
         transaction.commit().await.map_err(failed("commit"))
     }
 
+    /// There is no other node.
+    pub(super) async fn retract(&self, _lease: Lease, ids: &[String]) -> Result<(), StoreError> {
+        self.remove(ids).await
+    }
+
     pub(super) async fn counts(&self) -> Result<Vec<(String, i64)>, StoreError> {
         let rows = sqlx::query("SELECT state, count(*) FROM jobs GROUP BY state")
             .fetch_all(&self.readers)

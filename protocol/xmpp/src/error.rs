@@ -1,6 +1,7 @@
 //! Stanza errors (RFC 6120 §8.3): what a peer answers when it does not do what it was asked.
 //! One type for both directions; knows no transport.
 
+use crate::payload::NS_WPS_REMOTE;
 use crate::xml::{Build, element, ns};
 use xmpp_parsers::minidom::Element;
 
@@ -14,6 +15,10 @@ pub struct StanzaError {
     pub condition: String,
     /// Text for people; may be empty.
     pub text: String,
+    /// Whether the peer itself says so, and not the server or a room on the way, which answer with the same conditions for an
+    /// occupant that has just gone. On the wire an application-specific condition (RFC 6120 §8.3.4), `<answer/>` in our
+    /// namespace; [`crate::muc::Muc::respond`] adds it.
+    pub by_peer: bool,
 }
 
 /// The `type` of a stanza error (RFC 6120 §8.3.2).
@@ -69,17 +74,21 @@ const CONDITIONS: &[(&str, ErrorKind)] = &[
     ("unexpected-request", ErrorKind::Wait),
 ];
 
+/// Marks what a peer itself says.
+const ANSWER: &str = "answer";
+
 impl StanzaError {
     /// An error with the kind that RFC 6120 §8.3.3 recommends for `condition`. A condition that the RFC does not
     /// define becomes `undefined-condition`, its name kept in the text, because receivers drop unknown ones.
     pub fn new(condition: &str, text: impl Into<String>) -> Self {
         let text = text.into();
         match CONDITIONS.iter().find(|(name, _)| *name == condition) {
-            Some((_, kind)) => Self { kind: *kind, condition: condition.to_owned(), text },
+            Some((_, kind)) => Self { kind: *kind, condition: condition.to_owned(), text, by_peer: false },
             None => Self {
                 kind: ErrorKind::Cancel,
                 condition: "undefined-condition".to_owned(),
                 text: if text.is_empty() { condition.to_owned() } else { format!("{condition}: {text}") },
+                by_peer: false,
             },
         }
     }
@@ -96,6 +105,9 @@ impl StanzaError {
         error.append_child(element(&self.condition, ns::STANZA_ERRORS));
         if !self.text.is_empty() {
             error.append_child(element("text", ns::STANZA_ERRORS).text_of(&self.text));
+        }
+        if self.by_peer {
+            error.append_child(element(ANSWER, NS_WPS_REMOTE));
         }
         error
     }
@@ -119,6 +131,7 @@ impl StanzaError {
             kind,
             condition: condition.map_or("undefined-condition", Element::name).to_owned(),
             text: text.map(Element::text).unwrap_or_default(),
+            by_peer: error.has_child(ANSWER, NS_WPS_REMOTE),
         }
     }
 }
@@ -133,6 +146,9 @@ mod tests {
         let stanza = element("iq", ns::CLIENT).child(error.to_element());
         assert_eq!(StanzaError::from_stanza(&stanza), error);
         assert_eq!(error.to_string(), "resource-constraint: all 4 slots are taken");
+        let error = StanzaError { by_peer: true, ..error };
+        let stanza = element("iq", ns::CLIENT).child(error.to_element());
+        assert_eq!(StanzaError::from_stanza(&stanza), error, "a peer can be told from a room");
     }
 
     #[test]

@@ -98,18 +98,12 @@ impl Outgoing {
         tokio::spawn(async move {
             let answer = muc.request(&room, &key.0.0, element, ANSWER).await;
             under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-            match answer {
+            if let Err(error) = &answer {
+                debug!(orchestrator = %key.0, execution.id = %execution, "an ending was not taken: {error}");
+            }
+            if let Some(stored) = verdict(&answer) {
                 // Without a receiver the agent stops; its successor tells the ending again.
-                Ok(_) => {
-                    let _ = delivered.send(Delivered { execution, by: key.0, stored: true }).await;
-                }
-                Err(RequestError::Refused(error)) if error.condition == "item-not-found" => {
-                    debug!(orchestrator = %key.0, execution.id = %execution, "an ending is not known there: {error}");
-                    let _ = delivered.send(Delivered { execution, by: key.0, stored: false }).await;
-                }
-                Err(error) => {
-                    debug!(orchestrator = %key.0, execution.id = %execution, "an ending was not taken: {error}")
-                }
+                let _ = delivered.send(Delivered { execution, by: key.0, stored }).await;
             }
         });
     }
@@ -150,10 +144,41 @@ async fn ask(muc: &Muc, room: &BareJid, to: &Peer, name: &'static str, element: 
     }
 }
 
+/// Whether an ending is stored there, or there is no such job; `None` = it has to be told again.
+fn verdict(answer: &Result<Option<Element>, RequestError>) -> Option<bool> {
+    match answer {
+        Ok(_) => Some(true),
+        // A room says the same of an orchestrator that has just left: that one, or its successor, still has the job.
+        Err(RequestError::Refused(error)) if error.by_peer && error.condition == "item-not-found" => {
+            Some(false)
+        }
+        Err(_) => None,
+    }
+}
+
 fn too_large(execution: ExecutionId, why: &str) -> FromAgent {
     let text = format!("the job ended well, but its outputs do not fit into a message: {why}");
     FromAgent::Error {
         execution,
         error: ExecutionError { kind: ErrorKind::OutputMissing(String::new()), text, receipt: None },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wps_remote_xmpp::StanzaError;
+
+    use super::*;
+
+    #[test]
+    fn what_a_room_says_of_an_orchestrator_that_has_gone_is_not_the_orchestrators_word() {
+        let said = |condition: &str, by_peer| {
+            let error = StanzaError { by_peer, ..StanzaError::new(condition, "") };
+            verdict(&Err(RequestError::Refused(error)))
+        };
+        assert_eq!(verdict(&Ok(None)), Some(true));
+        assert_eq!(said("item-not-found", true), Some(false));
+        assert_eq!(said("item-not-found", false), None, "the ending is told again");
+        assert_eq!(said("conflict", true), None, "another orchestrator has the job");
     }
 }

@@ -264,6 +264,49 @@ async fn a_job_that_takes_too_long_for_its_request_can_be_followed() {
 }
 
 #[tokio::test]
+async fn an_accepted_job_is_not_denied_because_the_store_went_away() {
+    let config = HttpConfig {
+        settle: Duration::from_millis(500),
+        sync_timeout: Duration::from_millis(500),
+        ..HttpConfig::default()
+    };
+    for (form, accepted) in [(STORED, 200), (RAW, 500)] {
+        let world = world(config.clone(), never).await;
+        let away = async {
+            world.until("the job", |world| !world.accepted.lock().unwrap().is_empty()).await;
+            // As if another orchestrator had taken the job over, and then the database had gone.
+            world.live.write().unwrap().clear();
+            world.store.close().await;
+        };
+        let request = contour(form);
+        let (answer, ()) = tokio::join!(world.post("/wps", &request), away);
+        let id = world.newest().to_string();
+        match accepted {
+            200 => assert!(answer.xml(200).contains(&id)),
+            code => assert!(answer.exception(code, "NoApplicableCode", "").contains(&id)),
+        }
+        assert!(world.dismissed.lock().unwrap().is_empty(), "it goes on");
+    }
+}
+
+#[tokio::test]
+async fn whoever_waits_for_bytes_when_we_stop_is_told_why_and_where_to_follow_the_job() {
+    let world = world(HttpConfig::default(), never).await;
+    let stop = async {
+        world.until("the job", |world| !world.accepted.lock().unwrap().is_empty()).await;
+        world.shutdown.cancel();
+    };
+    let request = contour(RAW);
+    let (answer, ()) = tokio::join!(world.post("/wps", &request), stop);
+    let said = answer.exception(500, "NoApplicableCode", "");
+    assert!(
+        said.contains("stops before the job has ended") && said.contains(&world.newest().to_string()),
+        "{said}"
+    );
+    assert!(world.dismissed.lock().unwrap().is_empty(), "it goes on");
+}
+
+#[tokio::test]
 async fn a_quick_job_is_done_when_an_asynchronous_answer_settles() {
     let config = HttpConfig { settle: Duration::from_secs(5), ..HttpConfig::default() };
     let world = world(config, at_once).await;

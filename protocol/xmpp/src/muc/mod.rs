@@ -379,6 +379,7 @@ impl Muc {
             Some(Err(reason)) => Err(StanzaError::new("internal-server-error", reason.to_string())),
             Some(Ok(_)) | None => Ok(payload),
         });
+        let answer = answer.map_err(|error| StanzaError { by_peer: true, ..error });
         // A closed session has nobody to answer to.
         let _ = self.commands.send(Command::Respond { reply, answer });
     }
