@@ -82,6 +82,7 @@ impl From<&AgentConfig> for Settings {
             capacity: config.capacity,
             max_running: config.max_parallel_jobs,
             load_threshold: config.load_threshold,
+            keep_endings: config.retention,
             cores: std::thread::available_parallelism()
                 .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
         }

@@ -1,5 +1,7 @@
 //! Whether one more execution is taken, and what is announced of the load: arithmetic only.
 
+use std::time::Duration;
+
 use wps_remote_protocol::message::RefusalReason;
 use wps_remote_protocol::{Load, Refusal};
 
@@ -14,6 +16,8 @@ pub struct Settings {
     pub load_threshold: f64,
     /// Cores of the host.
     pub cores: u32,
+    /// How long the ending of a GeoServer's job is kept for it. Those of our orchestrators are kept for ever.
+    pub keep_endings: Duration,
 }
 
 /// What the host's load is, as far as it is known.
