@@ -17,6 +17,7 @@ pub mod agent;
 pub mod bus;
 pub mod client;
 pub mod fixtures;
+pub mod geoserver;
 pub mod http;
 pub mod old_agent;
 pub mod orchestrator;

@@ -19,6 +19,8 @@
 mod jobs;
 mod outputs;
 mod registration;
+#[cfg(test)]
+mod replay_tests;
 mod services;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use wps_remote_protocol::{
 use super::*;
 use crate::descriptor::tests::good as descriptor_of;
 
-const DESCRIPTOR: &str = "[DEFAULT]
+pub(super) const DESCRIPTOR: &str = "[DEFAULT]
 service = Play
 namespace = default
 description = [draft]
