@@ -123,6 +123,8 @@ pub struct AgentConfig {
     pub run_as: Option<String>,
     /// Group of the child.
     pub run_as_group: Option<String>,
+    /// GeoServer's plugin is served as well.
+    pub geoserver: bool,
     /// Outputs whose names do not begin with `result` are reported to GeoServer as `result_NAME`.
     pub geoserver_result_names: bool,
     /// Beginnings of result paths and what they become on the wire.
@@ -206,20 +208,25 @@ impl AgentConfig {
 
     /// A result path as the other side sees it.
     pub fn mapped(&self, path: &str) -> String {
-        for (from, to) in &self.path_map {
-            if let Some(rest) = path.strip_prefix(from.as_str())
-                && (rest.is_empty() || rest.starts_with(['/', '\\']) || from.ends_with(['/', '\\']))
-            {
-                let rest = if from.contains('\\') && to.contains('/') {
-                    rest.replace('\\', "/")
-                } else {
-                    rest.to_owned()
-                };
-                return format!("{to}{rest}");
-            }
-        }
-        path.to_owned()
+        mapped(&self.path_map, path)
     }
+}
+
+/// A path of which the beginning is replaced as a `path_map` says it.
+pub fn mapped(map: &[(String, String)], path: &str) -> String {
+    for (from, to) in map {
+        if let Some(rest) = path.strip_prefix(from.as_str())
+            && (rest.is_empty() || rest.starts_with(['/', '\\']) || from.ends_with(['/', '\\']))
+        {
+            let rest = if from.contains('\\') && to.contains('/') {
+                rest.replace('\\', "/")
+            } else {
+                rest.to_owned()
+            };
+            return format!("{to}{rest}");
+        }
+    }
+    path.to_owned()
 }
 
 /// The absolute path of a configuration, and its bytes.
@@ -326,6 +333,7 @@ impl Builder<'_> {
                     .remedy("set tls_ca_file or tls_fingerprint_sha256 instead"),
             );
         }
+        let geoserver = self.geoserver(&mut warnings);
         let agent_name = self.text("agent_name").unwrap_or_else(|| host_name.to_owned());
         if agent_name.contains(['/', '@', '&', '=', '%', ' ']) || agent_name.chars().any(char::is_control) {
             self.error(
@@ -370,6 +378,7 @@ impl Builder<'_> {
             allowed_paths,
             run_as: self.text("run_as"),
             run_as_group: self.text("run_as_group"),
+            geoserver,
             geoserver_result_names: self.s.is_true(D, "geoserver_result_names"),
             path_map,
             legacy_pickle: self.s.is_true(D, "legacy_pickle"),
@@ -384,6 +393,40 @@ impl Builder<'_> {
         }
         self.errors.sort_by_key(|finding| finding.line);
         Err(self.doc.error(self.errors))
+    }
+
+    /// Whether GeoServer's plugin is served. Files of the Python agent must come up and work as they are, and no other has
+    /// `bus_class_name`.
+    fn geoserver(&self, warnings: &mut Vec<Finding>) -> bool {
+        let from_python = self.text("bus_class_name").is_some();
+        let wanted = match self.s.text(D, "geoserver") {
+            Some("yes") => return true,
+            Some("no") => return false,
+            _ => from_python,
+        };
+        if wanted {
+            let warn = |code, key, why: &str, remedy: &str| {
+                Finding::warning(code, why.to_owned()).section(D).key(key).remedy(remedy)
+            };
+            warnings.push(warn(
+                "geoserver-served",
+                "geoserver",
+                "is not set; because of `bus_class_name` this is taken for a file of the Python agent, and GeoServer's plugin \
+                 is served as well",
+                "write geoserver = yes, or no where only wps-orchestrator gives orders",
+            ));
+            let listed = self.doc.section(D).is_some_and(|all| all.entry("trusted_orchestrators").is_some());
+            if !listed {
+                warnings.push(warn(
+                    "trust-moderators",
+                    "trusted_orchestrators",
+                    "is not set: only moderators and owners of a room may give orders, where the Python agent obeyed \
+                     everybody in it",
+                    "name GeoServer's account, such as trusted_orchestrators = admin@example.org",
+                ));
+            }
+        }
+        wanted
     }
 
     fn tls(&mut self, port: u16, address: &str) -> Tls {

@@ -12,7 +12,7 @@ pub mod paths;
 pub mod pattern;
 mod sections;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod types;
 mod words;
 

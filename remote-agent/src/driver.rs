@@ -24,6 +24,7 @@ use crate::execution::{self, Begin, Host};
 use crate::habits::Habits;
 use crate::prepare::{self, Manner};
 use crate::service::{News, Service};
+use crate::session::Events as SessionEvents;
 use crate::session::{Delivered, Inbound, Session};
 use crate::weigh::Weigher;
 use crate::workdir::{Ending, Found, WorkdirError};
@@ -51,9 +52,7 @@ pub enum AtStop {
 /// What the driver listens to besides its own executions.
 pub struct Sources {
     /// From the session.
-    pub bus: mpsc::Receiver<MucEvent>,
-    /// Answered endings.
-    pub delivered: mpsc::Receiver<Delivered>,
+    pub session: SessionEvents,
     /// What is offered.
     pub offers: watch::Receiver<Vec<Arc<ServiceDescriptor>>>,
     /// What the host's load is.
@@ -141,6 +140,7 @@ impl Driver {
                     info!(execution.id = %record.execution, process.id = %record.process, "taking over a job of a former agent");
                     let id = record.execution.clone();
                     let peer = Peer(record.originator.clone());
+                    self.session.adopt(&id, &record.process, &peer, &record.base_url);
                     self.engine.adopt(id.clone(), record.process.clone(), peer, record.weight);
                     let rules = prepare::stored_rules(&record.rules);
                     self.read.insert(id.clone(), (record.accepted_ms, Counts::default()));
@@ -151,6 +151,7 @@ impl Driver {
                     info!(execution.id = %record.execution, process.id = %record.process, "delivering an ending of a former agent");
                     let now = self.now();
                     let peer = Peer(record.originator.clone());
+                    self.session.adopt(&record.execution, &record.process, &peer, &record.base_url);
                     self.engine.adopt_ended(record.execution, record.process, peer, ending, now);
                 }
                 Found::Finished(execution) => self.engine.adopt_finished(execution),
@@ -169,9 +170,13 @@ impl Driver {
         self.service.tell(News::Ready);
         self.tell_manager();
         loop {
+            self.hear();
             let mut out = Actions::new();
             let next = self.engine.tick(self.now(), &mut out);
             self.perform(out);
+            let next_legacy = self.session.tick().map(|pause| Instant::now() + pause);
+            // What has just been performed can have been answered at once.
+            self.hear();
             let next_tick = next.map(|at| self.begun + at);
             let presence_due = self.presence_due();
             // Here and nowhere else: a driver that hangs must be silent.
@@ -182,12 +187,14 @@ impl Driver {
             let next_sign = sign_of_life.map(|_| alive_at);
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                event = sources.bus.recv() => match event {
+                event = sources.session.bus.recv() => match event {
                     Some(event) => self.bus(event),
                     None => break,
                 },
+                Some(event) = sources.session.legacy.recv() => self.session.understand_legacy(event),
+                () = until(next_legacy) => {}
                 Some((id, event)) = happenings.recv() => self.happened(id, event),
-                Some(answer) = sources.delivered.recv() => self.delivered(&answer),
+                Some(answer) = sources.session.delivered.recv() => self.delivered(&answer),
                 Ok(()) = sources.offers.changed() => self.offer(&mut sources.offers),
                 Ok(()) = sources.measured.changed() => {
                     let measured = sources.measured.borrow_and_update().clone();
@@ -261,11 +268,15 @@ impl Driver {
             if ended {
                 deadline = deadline.min(Instant::now() + FAREWELL);
             }
+            self.hear();
+            let next_legacy = self.session.tick().map(|pause| Instant::now() + pause);
             tokio::select! {
                 () = sleep_until(deadline) => break,
+                () = until(next_legacy) => {}
                 Some((id, event)) = happenings.recv() => self.happened(id, event),
-                Some(answer) = sources.delivered.recv() => self.delivered(&answer),
-                event = sources.bus.recv() => match event {
+                Some(answer) = sources.session.delivered.recv() => self.delivered(&answer),
+                Some(event) = sources.session.legacy.recv() => self.session.understand_legacy(event),
+                event = sources.session.bus.recv() => match event {
                     Some(event) => self.bus(event),
                     None if ended => break,
                     None => {}
@@ -283,7 +294,19 @@ impl Driver {
     }
 
     fn bus(&mut self, event: MucEvent) {
-        let Some(inbound) = self.session.understand(event) else { return };
+        if let Some(inbound) = self.session.understand(event) {
+            self.inbound(inbound);
+        }
+    }
+
+    /// Works through what GeoServers want.
+    fn hear(&mut self) {
+        while let Some(inbound) = self.session.heard() {
+            self.inbound(inbound);
+        }
+    }
+
+    fn inbound(&mut self, inbound: Inbound) {
         let now = self.now();
         let mut out = Actions::new();
         match inbound {
@@ -407,6 +430,7 @@ impl Driver {
         self.engine.weigh_first(weighed);
         let mut out = Actions::new();
         self.engine.offer(descriptors.iter().map(|descriptor| descriptor.description()).collect(), &mut out);
+        self.session.offer(&descriptors);
         self.offered =
             descriptors.into_iter().map(|descriptor| (descriptor.id.clone(), descriptor)).collect();
         self.perform(out);
@@ -429,6 +453,11 @@ impl Driver {
                     }
                 }
                 Action::Release(execution) => self.release(execution),
+                Action::GiveUp(execution) => {
+                    warn!(execution.id = %execution, "no GeoServer has come for its ending; it is given up");
+                    self.session.forget(&execution);
+                    self.release(execution);
+                }
                 Action::Announce => self.announce = true,
             }
         }

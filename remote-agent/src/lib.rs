@@ -28,6 +28,7 @@ pub mod execution;
 pub mod explain;
 pub mod files;
 pub mod habits;
+pub mod legacy;
 pub mod load;
 pub mod migrate;
 pub mod outputs;
@@ -218,12 +219,12 @@ pub async fn run(config: AgentConfig, options: Options, shutdown: CancellationTo
         engine.drain(true, &mut Actions::new());
     }
     info!(nick = %settings.nick, server = %settings.session.connector.describe(), "agent starts");
-    let (session, bus, delivered) = session::start(settings, engine.load())?;
+    let (session, events) = session::start(settings, engine.load())?;
     let mut driver = Driver::new(engine, session, host, manner, options.service);
     driver.adopt().await?;
     driver
         .run(
-            Sources { bus, delivered, offers, measured, config: configured, orders },
+            Sources { session: events, offers, measured, config: configured, orders },
             shutdown,
             options.at_stop,
         )
@@ -282,6 +283,15 @@ fn session_settings(config: &AgentConfig, connector: Option<Connector>) -> Resul
         trusted: Trusted::from(config),
         instance: instance(),
         shared: config.shared_dir.clone(),
+        legacy: config.geoserver.then(|| legacy::Settings {
+            domain: config.domain.clone(),
+            muc_service: config.muc_service.clone(),
+            host: config.agent_name.clone(),
+            shared: config.shared_dir.clone(),
+            path_map: config.path_map.clone(),
+            result_names: config.geoserver_result_names,
+            pickle: config.legacy_pickle,
+        }),
     })
 }
 

@@ -230,6 +230,9 @@ pub struct Delivery<'a> {
     pub shared: Option<&'a Path>,
     /// Sends files to the upload server; gives the address of each, or says why not.
     pub uploader: Option<&'a Upload<'a>>,
+    /// For a GeoServer, which opens files by their paths: without a shared folder a file stays where it is, and is named by
+    /// its absolute path.
+    pub in_place: bool,
 }
 
 /// All faults of one execution's outputs as the error that ends it.
@@ -259,7 +262,8 @@ pub fn collect(
     }
     let mut uploaded = upload::all(&found, execution, delivery)?;
     let shared = delivery.shared;
-    let mut shipper = Shipper { execution, shared, budget: INLINE_BUDGET, side_files: Vec::new() };
+    let in_place = delivery.in_place;
+    let mut shipper = Shipper { execution, shared, in_place, budget: INLINE_BUDGET, side_files: Vec::new() };
     let mut outputs = Vec::new();
     for (spec, found) in found {
         let shipped = match found {
@@ -341,6 +345,7 @@ fn out_of_bounds(spec: &Expected, bytes: u64) -> Option<String> {
 struct Shipper<'a> {
     execution: &'a ExecutionId,
     shared: Option<&'a Path>,
+    in_place: bool,
     budget: usize,
     /// What went along with the last output.
     side_files: Vec<SharedFile>,
@@ -351,7 +356,8 @@ impl Shipper<'_> {
         match &spec.data {
             DataType::Literal(literal) => {
                 // Without a shared folder a long text goes into the message as long as that can carry it.
-                let most = if self.shared.is_some() { MAX_LITERAL } else { INLINE_BUDGET as u64 };
+                let most =
+                    if self.shared.is_some() && !self.in_place { MAX_LITERAL } else { INLINE_BUDGET as u64 };
                 if file.bytes <= most {
                     let text = String::from_utf8_lossy(&read(spec, file)?).into_owned();
                     let text = checked_literal(spec, literal.kind, text)?;
@@ -383,7 +389,7 @@ impl Shipper<'_> {
     }
 
     fn complex(&mut self, spec: &Expected, file: &Checked, format: Format) -> Result<Value, Fault> {
-        if self.shared.is_none() && file.bytes <= MAX_INLINE {
+        if self.shared.is_none() && !self.in_place && file.bytes <= MAX_INLINE {
             let bytes = read(spec, file)?;
             let content = match String::from_utf8(bytes) {
                 Ok(text) if format.is_text() => Content::Text(text),
@@ -410,6 +416,11 @@ impl Shipper<'_> {
 
     fn ship(&mut self, spec: &Expected, file: &Checked, format: Format) -> Result<Value, Fault> {
         let Some(shared) = self.shared else {
+            if self.in_place && !matches!(spec.data, DataType::Literal(_)) {
+                let path = file.path.to_string_lossy().into_owned();
+                let content = Content::Shared(SharedFile { path, bytes: file.bytes, sha256: None });
+                return Ok(complex_value(content, &format));
+            }
             return Err(Fault::NoSharedFolder { id: spec.id.clone(), bytes: file.bytes });
         };
         // Never created here: an absent folder usually means that a mount is missing, and a local folder in its place

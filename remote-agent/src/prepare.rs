@@ -106,6 +106,7 @@ fn record(
         execution: request.execution.clone(),
         process: request.process.clone(),
         originator: originator.to_owned(),
+        base_url: request.base_url.clone(),
         weight: descriptor.weight,
         accepted_ms,
         work_dir: plan.work_dir.clone(),

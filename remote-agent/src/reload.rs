@@ -83,6 +83,7 @@ impl From<&AgentConfig> for Settings {
             max_running: config.max_parallel_jobs,
             load_threshold: config.load_threshold,
             labels: config.labels.clone(),
+            keep_endings: config.retention,
             cores: std::thread::available_parallelism()
                 .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
         }

@@ -1,25 +1,33 @@
-//! The agent's one XMPP session: who is in the management room and whom of them we obey, stanzas into what the engine
-//! understands and back. Knows the native dialect; decides nothing about executions.
+//! The agent's XMPP session: who is in the management room and whom of them we obey, stanzas into what the engine
+//! understands and back. Knows the native dialect, and hands what concerns a GeoServer to the sessions that are kept for its
+//! plugin; decides nothing about executions.
 
+mod geoserver;
 mod outgoing;
 mod probe;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 use wps_remote_protocol::native::{self, Announcement, NativeError};
-use wps_remote_protocol::{ExecutionId, FromAgent, Load, Refusal, Request, ToAgent};
+use wps_remote_protocol::{ExecutionId, FromAgent, Load, ProcessId, Refusal, Request, ToAgent};
 use wps_remote_xmpp::muc::{
     self, Affiliation, Muc, MucConfig, MucEvent, Occupant, RequestToken, Role, RoomConfig,
 };
 use wps_remote_xmpp::session::SessionConfig;
 use wps_remote_xmpp::{BareJid, Element, StanzaError, parse_payload, payload};
 
+use self::geoserver::Legacy;
+pub use self::geoserver::LegacyEvent;
 use self::outgoing::{Lines, Outgoing};
+use crate::descriptor::model::ServiceDescriptor;
 use crate::engine::Peer;
+use crate::legacy::{self, Asked, Machine, Offer};
 
 /// Whom we obey.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +83,17 @@ pub struct SessionSettings {
     pub instance: String,
     /// The shared folder, for the doctor of an orchestrator.
     pub shared: Option<PathBuf>,
+    /// How GeoServer's plugin is served, if it is.
+    pub legacy: Option<legacy::Settings>,
+}
+
+/// What a request is answered with.
+#[derive(Debug)]
+pub enum Token {
+    /// As the stanza that it is.
+    Native(RequestToken),
+    /// In words, if at all.
+    Legacy(Option<Asked>),
 }
 
 /// What the session tells the driver.
@@ -98,21 +117,21 @@ pub enum Inbound {
         /// For what.
         request: Box<Request>,
         /// To answer with.
-        token: RequestToken,
+        token: Token,
     },
     /// An execution is to end.
     Abort {
         /// Which one.
         execution: ExecutionId,
         /// To answer with.
-        token: RequestToken,
+        token: Token,
     },
     /// An ending is stored.
     Finish {
         /// Which one.
         execution: ExecutionId,
         /// To answer with.
-        token: RequestToken,
+        token: Token,
     },
     /// An orchestrator has no job for an execution.
     Disowned {
@@ -121,12 +140,12 @@ pub enum Inbound {
         /// For which execution.
         execution: ExecutionId,
         /// To answer with.
-        token: RequestToken,
+        token: Token,
     },
     /// The load is asked for.
     GetLoad {
         /// To answer with.
-        token: RequestToken,
+        token: Token,
     },
 }
 
@@ -159,14 +178,24 @@ pub struct Session {
     warned: HashSet<String>,
     waiting: HashMap<ExecutionId, Vec<RequestToken>>,
     outgoing: Outgoing,
+    /// What GeoServer's plugin sees of us.
+    legacy: Option<Legacy>,
+    /// What it said and the driver has not heard yet.
+    heard: VecDeque<Inbound>,
 }
 
-/// Logs in and joins the management room; both are repeated for ever. Gives the session, its events for
-/// [`Session::understand`], and the answered endings.
-pub fn start(
-    settings: SessionSettings,
-    load: Load,
-) -> Result<(Session, mpsc::Receiver<MucEvent>, mpsc::Receiver<Delivered>), NativeError> {
+/// What the driver listens to.
+pub struct Events {
+    /// Of the management room, for [`Session::understand`].
+    pub bus: mpsc::Receiver<MucEvent>,
+    /// Of the sessions for GeoServer, for [`Session::understand_legacy`].
+    pub legacy: mpsc::Receiver<LegacyEvent>,
+    /// Answered endings.
+    pub delivered: mpsc::Receiver<Delivered>,
+}
+
+/// Logs in and joins the management room; both are repeated for ever.
+pub fn start(settings: SessionSettings, load: Load) -> Result<(Session, Events), NativeError> {
     let presence = presence(&settings, load)?;
     let (muc, events) = muc::start(MucConfig {
         session: settings.session.clone(),
@@ -179,6 +208,16 @@ pub fn start(
         presence: vec![presence],
     });
     let (outgoing, delivered) = Outgoing::new(muc.clone(), settings.room.clone());
+    let (legacy, legacy_events) = match settings.legacy.clone() {
+        Some(wanted) => {
+            let mark = mark(&settings, None)?;
+            let service = wanted.muc_service.clone();
+            let (legacy, events) = Legacy::new(&settings, Machine::new(wanted), service, mark);
+            (Some(legacy), events)
+        }
+        // Its sender is gone: it never has anything.
+        None => (None, mpsc::channel(1).1),
+    };
     let session = Session {
         settings,
         muc,
@@ -186,16 +225,22 @@ pub fn start(
         warned: HashSet::new(),
         waiting: HashMap::new(),
         outgoing,
+        legacy,
+        heard: VecDeque::new(),
     };
-    Ok((session, events, delivered))
+    Ok((session, Events { bus: events, legacy: legacy_events, delivered }))
 }
 
 fn presence(settings: &SessionSettings, load: Load) -> Result<Element, NativeError> {
+    mark(settings, Some(load))
+}
+
+fn mark(settings: &SessionSettings, load: Option<Load>) -> Result<Element, NativeError> {
     let announcement = Announcement {
         versions: native::VERSIONS.to_vec(),
         software: format!("wps-remote-agent {}", env!("CARGO_PKG_VERSION")),
         instance: settings.instance.clone(),
-        load: Some(load),
+        load,
     };
     let written = native::encode_peer(&native::Peer::Agent(announcement))?;
     Ok(payload(written.name, &written.json))
@@ -325,16 +370,20 @@ impl Session {
                 }
                 Inbound::Invited { from: Peer(nick), executions }
             }
-            ToAgent::Request(request) => Inbound::Request { from: Peer(nick), request, token },
-            ToAgent::Abort { execution } => Inbound::Abort { execution, token },
-            ToAgent::Finish { execution } => Inbound::Finish { execution, token },
-            ToAgent::Unknown { execution } => Inbound::Disowned { by: Peer(nick), execution, token },
+            ToAgent::Request(request) => {
+                Inbound::Request { from: Peer(nick), request, token: Token::Native(token) }
+            }
+            ToAgent::Abort { execution } => Inbound::Abort { execution, token: Token::Native(token) },
+            ToAgent::Finish { execution } => Inbound::Finish { execution, token: Token::Native(token) },
+            ToAgent::Unknown { execution } => {
+                Inbound::Disowned { by: Peer(nick), execution, token: Token::Native(token) }
+            }
             // The ending is told again anyway.
             ToAgent::Elsewhere { .. } => {
                 self.muc.respond(token, Ok(None));
                 return None;
             }
-            ToAgent::GetLoad => Inbound::GetLoad { token },
+            ToAgent::GetLoad => Inbound::GetLoad { token: Token::Native(token) },
         })
     }
 
@@ -344,6 +393,9 @@ impl Session {
             present.trusted = trusted.admits(&present.occupant);
         }
         self.warned.clear();
+        if let Some(legacy) = &mut self.legacy {
+            legacy.trust(trusted.clone());
+        }
         self.settings.trusted = trusted;
     }
 
@@ -372,6 +424,9 @@ impl Session {
 
     /// Tells an orchestrator something.
     pub fn send(&mut self, to: &Peer, message: FromAgent) {
+        if to.is_legacy() {
+            return self.to_legacy(|legacy| legacy.report(message));
+        }
         match self.occupants.get_mut(&to.0) {
             Some(present) => self.outgoing.send(to, &mut present.lines, message),
             None => debug!(orchestrator = %to, "not sent: the orchestrator is not there"),
@@ -379,8 +434,11 @@ impl Session {
     }
 
     /// Keeps a request open until the execution is safe on disk.
-    pub fn keep(&mut self, execution: ExecutionId, token: RequestToken) {
-        self.waiting.entry(execution).or_default().push(token);
+    pub fn keep(&mut self, execution: ExecutionId, token: Token) {
+        match token {
+            Token::Native(token) => self.waiting.entry(execution).or_default().push(token),
+            Token::Legacy(_) => self.to_legacy(|legacy| legacy.accepted(&execution)),
+        }
     }
 
     /// Answers all open requests for an execution.
@@ -393,32 +451,96 @@ impl Session {
     /// Answers all open requests for an execution: not taken, and why.
     pub fn refuse_all(&mut self, execution: &ExecutionId, refusal: &Refusal) {
         for token in self.waiting.remove(execution).unwrap_or_default() {
-            self.refuse(token, refusal);
+            self.refuse(Token::Native(token), refusal);
         }
+        self.to_legacy(|legacy| legacy.refused_later(execution, refusal));
     }
 
     /// Answers: done, or taken.
-    pub fn confirm(&self, token: RequestToken) {
-        self.muc.respond(token, Ok(None));
+    pub fn confirm(&mut self, token: Token) {
+        match token {
+            Token::Native(token) => self.muc.respond(token, Ok(None)),
+            Token::Legacy(Some(asked)) => self.to_legacy(|legacy| legacy.known(&asked)),
+            Token::Legacy(None) => {}
+        }
     }
 
     /// Answers: not taken, and why.
-    pub fn refuse(&self, token: RequestToken, refusal: &Refusal) {
-        let error = StanzaError::new(native::refusal_condition(refusal.reason), refusal.text.clone());
-        self.muc.respond(token, Err(error));
+    pub fn refuse(&mut self, token: Token, refusal: &Refusal) {
+        match token {
+            Token::Native(token) => {
+                let condition = native::refusal_condition(refusal.reason);
+                self.muc.respond(token, Err(StanzaError::new(condition, refusal.text.clone())));
+            }
+            Token::Legacy(Some(asked)) => self.to_legacy(|legacy| legacy.refused(&asked, refusal)),
+            Token::Legacy(None) => {}
+        }
     }
 
-    /// Answers: no such execution.
-    pub fn unknown(&self, token: RequestToken) {
-        self.muc.respond(token, Err(StanzaError::new("item-not-found", "there is no such execution here")));
+    /// Answers: no such execution. The dialect of GeoServer has no words for that.
+    pub fn unknown(&self, token: Token) {
+        if let Token::Native(token) = token {
+            let error = StanzaError::new("item-not-found", "there is no such execution here");
+            self.muc.respond(token, Err(error));
+        }
     }
 
     /// Answers a question for the load.
-    pub fn tell_load(&self, token: RequestToken, load: Load) {
-        let answer = native::encode_from_agent(&FromAgent::Load(load))
-            .map(|written| Some(payload(written.name, &written.json)))
-            .map_err(|error| StanzaError::new("internal-server-error", error.to_string()));
-        self.muc.respond(token, answer);
+    pub fn tell_load(&mut self, token: Token, load: Load) {
+        match token {
+            Token::Native(token) => {
+                let answer = native::encode_from_agent(&FromAgent::Load(load))
+                    .map(|written| Some(payload(written.name, &written.json)))
+                    .map_err(|error| StanzaError::new("internal-server-error", error.to_string()));
+                self.muc.respond(token, answer);
+            }
+            Token::Legacy(Some(asked)) => self.to_legacy(|legacy| legacy.tell_load(&asked, &load)),
+            Token::Legacy(None) => {}
+        }
+    }
+
+    fn to_legacy(&mut self, act: impl FnOnce(&mut Legacy)) {
+        if let Some(legacy) = &mut self.legacy {
+            act(legacy);
+            legacy.settle(&mut self.heard);
+        }
+    }
+
+    /// What an event of a session for GeoServer means; [`Session::heard`] gives it.
+    pub fn understand_legacy(&mut self, event: LegacyEvent) {
+        self.to_legacy(|legacy| legacy.event(event));
+    }
+
+    /// What a GeoServer wants and was not yet heard.
+    pub fn heard(&mut self) -> Option<Inbound> {
+        self.heard.pop_front()
+    }
+
+    /// Takes note of the time for what is said to GeoServers; gives how long until this wants to be called again.
+    pub fn tick(&mut self) -> Option<Duration> {
+        let mut next = None;
+        self.to_legacy(|legacy| next = legacy.tick());
+        next
+    }
+
+    /// What is offered is now this.
+    pub fn offer(&mut self, descriptors: &[Arc<ServiceDescriptor>]) {
+        let Some(names) = self.settings.legacy.as_ref().map(|legacy| legacy.result_names) else { return };
+        let offers = descriptors.iter().map(|descriptor| Offer::new(descriptor, names)).collect();
+        self.to_legacy(|legacy| legacy.offer(offers));
+    }
+
+    /// An execution of a former agent is here again.
+    pub fn adopt(&mut self, execution: &ExecutionId, process: &ProcessId, peer: &Peer, base_url: &str) {
+        if peer.is_legacy() {
+            let (execution, process) = (execution.clone(), process.clone());
+            self.to_legacy(|legacy| legacy.adopt(execution, process, peer.clone(), base_url.to_owned()));
+        }
+    }
+
+    /// An execution is of no interest any more.
+    pub fn forget(&mut self, execution: &ExecutionId) {
+        self.to_legacy(|legacy| legacy.forget(execution));
     }
 
     /// Announces the load to everybody.
@@ -434,6 +556,9 @@ impl Session {
     /// Leaves the room and closes the connection in order.
     pub async fn close(self) {
         drop(self.outgoing);
+        if let Some(legacy) = self.legacy {
+            legacy.close().await;
+        }
         self.muc.leave(&self.settings.room);
         self.muc.close().await;
     }

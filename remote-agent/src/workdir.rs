@@ -41,6 +41,9 @@ pub struct Record {
     pub process: ProcessId,
     /// Room nickname of the orchestrator that asked for it.
     pub originator: String,
+    /// Public address of the orchestrator's service, as the request named it; GeoServer wants to hear it again.
+    #[serde(default)]
+    pub base_url: String,
     /// Units of capacity it takes.
     pub weight: f64,
     /// Wall-clock time of acceptance, milliseconds since 1970.

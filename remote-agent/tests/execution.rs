@@ -65,6 +65,7 @@ impl World {
             execution: ExecutionId::new(id).unwrap(),
             process: ProcessId::new("a", "b").unwrap(),
             originator: "orchestrator".into(),
+            base_url: String::new(),
             weight: 1.0,
             accepted_ms: 0,
             extra_dir: None,

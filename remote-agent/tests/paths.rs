@@ -246,7 +246,7 @@ proptest! {
             fs::write(work.join("outputs.json"), format!("{{\"result\": {{\"file\": {part}}}}}")).unwrap();
         }
         let execution = ExecutionId::new(RUN).unwrap();
-        if let Ok(found) = outputs::collect(&prepared.record.outputs, &execution, &outputs::Delivery { shared: Some(&disk.at("shared")), uploader: None }) {
+        if let Ok(found) = outputs::collect(&prepared.record.outputs, &execution, &outputs::Delivery { shared: Some(&disk.at("shared")), uploader: None, in_place: false }) {
             prop_assert!(!format!("{found:?}").contains("secret"), "{}", file);
         }
         prop_assert!(!holds_secret(&disk.at("shared")), "{}", file);

@@ -74,6 +74,7 @@ fn record(folder: &Path, number: usize) -> Record {
         execution: ExecutionId::new(&id).expect("a simple name"),
         process: ProcessId::new("bench", "True").expect("simple names"),
         originator: "bench".to_owned(),
+        base_url: String::new(),
         weight: 1.0,
         accepted_ms: 0,
         extra_dir: None,

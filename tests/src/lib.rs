@@ -19,6 +19,7 @@ pub mod chaos;
 pub mod client;
 pub mod fixtures;
 pub mod fleet;
+pub mod geoserver;
 pub mod http;
 pub mod old_agent;
 pub mod orchestrator;

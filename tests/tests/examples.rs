@@ -73,6 +73,32 @@ fn the_python_agents_are_kept() {
 }
 
 #[test]
+fn geoserver_is_kept() {
+    let name = "geoserver_is_kept";
+    if !installed("prosody") {
+        return skip(name, "prosody is not installed");
+    }
+    let output = Command::new(root().join("examples/04-geoserver/run"))
+        .env("WPS_REMOTE_AGENT_BIN", binary("wps-remote-agent"))
+        .env("GEOSERVER_BIN", binary("geoserver-plugin"))
+        .env("XMPP_PORT", free_port().to_string())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    for part in [
+        "geoserver = yes",
+        "registered: default:Hello by default@conference.geoserver.test/Hello@geoserver.test/master@",
+        "result1: Hello, Ada",
+        "no jobs left",
+    ] {
+        assert!(said.contains(part), "{part} is missing:\n{said}");
+    }
+    assert!(!said.contains("stumble"), "{said}");
+}
+
+#[test]
 fn the_small_clients() {
     let name = "the_small_clients";
     if !installed("gdal_contour") {

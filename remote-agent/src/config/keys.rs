@@ -107,6 +107,12 @@ const DEFAULT: &[Key] = &[
     Key::new("run_as", Kind::Text, "User of the child (the agent must run as root)"),
     Key::new("run_as_group", Kind::Text, "Group of the child"),
     Key::new(
+        "geoserver",
+        Kind::Choice(&["auto", "yes", "no"]),
+        "Serve GeoServer's WPS Remote plugin too; auto = if bus_class_name is there, as in files of the Python agent",
+    )
+    .or("auto"),
+    Key::new(
         "geoserver_result_names",
         Kind::Boolean,
         "Report outputs to GeoServer as result_NAME where needed",

@@ -42,7 +42,9 @@ fn the_file_of_the_old_agent_loads_with_its_meaning() {
         (uploader.kind, uploader.host.as_str(), uploader.port),
         (UploaderKind::Ftps, "files.example.org", 990)
     );
-    assert_eq!(config.warnings, []);
+    assert!(config.geoserver, "no other file has bus_class_name");
+    let codes: Vec<_> = config.warnings.iter().map(|warning| warning.code).collect();
+    assert_eq!(codes, ["geoserver-served", "trust-moderators"], "what to improve is said");
     let shown = format!("{config:?}");
     for secret in ["change-me", "room-secret", "bm90IGEg", "not-a-real"] {
         assert!(!shown.contains(secret), "{secret}");
@@ -55,6 +57,22 @@ fn descriptors_may_be_in_another_encoding() {
     assert!(!parse(text).unwrap().load_context().latin1);
     assert!(parse(&format!("{text}descriptor_encoding = latin1\n")).unwrap().load_context().latin1);
     assert!(parse(&format!("{text}descriptor_encoding = ebcdic\n")).is_err());
+}
+
+#[test]
+fn geoserver_is_served_where_it_was_before_or_where_it_is_wanted() {
+    let check = |lines: &str, served: bool, warned: &[&str]| {
+        let config = parse(&format!("[DEFAULT]\ndomain = d\nuser = u\npassword = p\n{lines}")).unwrap();
+        assert_eq!(config.geoserver, served, "{lines}");
+        let codes: Vec<_> = config.warnings.iter().map(|warning| warning.code).collect();
+        assert_eq!(codes, warned, "{lines}");
+    };
+    check("", false, &[]);
+    check("geoserver = yes\n", true, &[]);
+    let old = "bus_class_name = xmppBus.XMPPBus\n";
+    check(old, true, &["geoserver-served", "trust-moderators"]);
+    check(&format!("{old}trusted_orchestrators = admin@d\n"), true, &["geoserver-served"]);
+    check(&format!("{old}geoserver = no\n"), false, &[]);
 }
 
 #[test]

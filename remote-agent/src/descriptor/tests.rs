@@ -48,7 +48,7 @@ fn dialect_a(changes: &[(&str, &str)], sections: &str) -> String {
     text + sections
 }
 
-fn good(text: &str) -> ServiceDescriptor {
+pub(crate) fn good(text: &str) -> ServiceDescriptor {
     load_text(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 

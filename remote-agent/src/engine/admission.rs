@@ -1,5 +1,7 @@
 //! Whether one more execution is taken, and what is announced of the load: arithmetic only.
 
+use std::time::Duration;
+
 use wps_remote_protocol::message::RefusalReason;
 use wps_remote_protocol::{Load, Refusal};
 
@@ -16,6 +18,8 @@ pub struct Settings {
     pub cores: u32,
     /// What the host is good for: orchestrators bind jobs to labels.
     pub labels: Vec<String>,
+    /// How long the ending of a GeoServer's job is kept for it. Those of our orchestrators are kept for ever.
+    pub keep_endings: Duration,
 }
 
 /// What the host's load is, as far as it is known.

@@ -10,6 +10,8 @@
 //! ```
 
 mod admission;
+#[cfg(test)]
+mod legacy_tests;
 mod outbox;
 #[cfg(test)]
 mod tests;
@@ -35,9 +37,18 @@ use crate::workdir::Ending;
 /// recognised by their folder.
 const REMEMBERED: usize = 10_000;
 
-/// An orchestrator, by its nickname in the management room.
+/// An orchestrator: by its nickname in the management room, or, if it speaks the dialect of GeoServer's plugin, by its whole
+/// address in the room of a namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Peer(pub String);
+
+impl Peer {
+    /// A GeoServer, or whoever speaks its dialect. What it has asked for is of no interest to anybody else: it forgets its
+    /// jobs when it stops, and no other knows them.
+    pub fn is_legacy(&self) -> bool {
+        self.0.split_once('/').is_some_and(|(room, _)| room.contains('@'))
+    }
+}
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,6 +73,8 @@ pub enum Action {
     Abort(ExecutionId),
     /// The execution is over and known to be so: its folder may go after the retention time.
     Release(ExecutionId),
+    /// Nobody has come for the ending of this execution in all the time that it is kept.
+    GiveUp(ExecutionId),
     /// The load that is announced to everybody has changed.
     Announce,
 }
@@ -161,6 +174,7 @@ impl Engine {
         let mut unknown = Vec::new();
         for id in claimed {
             match self.executions.get_mut(id) {
+                Some(execution) if execution.originator.is_legacy() => unknown.push(id.clone()),
                 Some(execution) => execution.originator = from.clone(),
                 None => {
                     self.remember(id.clone());
@@ -184,7 +198,9 @@ impl Engine {
                         out.push(Action::Send(from.clone(), progress(id, percent)));
                     }
                 }
-                State::Ended(delivery) if own || !self.subscribers.contains(&execution.originator) => {
+                State::Ended(delivery)
+                    if own || !from.is_legacy() && !self.subscribers.contains(&execution.originator) =>
+                {
                     delivery.hurry(now);
                 }
                 State::Starting | State::Running { .. } | State::Ended(_) => {}
@@ -198,11 +214,11 @@ impl Engine {
         self.subscribers.remove(peer);
     }
 
-    /// The connection is gone, and everybody with it.
+    /// The connection to the management room is gone, and everybody there with it. A GeoServer has connections of its own.
     pub fn offline(&mut self) {
-        self.subscribers.clear();
+        self.subscribers.retain(Peer::is_legacy);
         // Nobody waits for the answers; who still wants it will ask again.
-        self.weighing.clear();
+        self.weighing.retain(|_, (asking, _)| asking.is_legacy());
     }
 
     /// An orchestrator asks for an execution.
@@ -217,6 +233,12 @@ impl Engine {
             return Ok(Answer::Known);
         }
         if let Some(execution) = self.executions.get_mut(&request.execution) {
+            if execution.originator != from && (from.is_legacy() || execution.originator.is_legacy()) {
+                return Err(Refusal {
+                    reason: RefusalReason::Undeliverable,
+                    text: format!("execution `{}` belongs to another orchestrator", request.execution),
+                });
+            }
             // Asked again, perhaps by the orchestrator that took the job over: from now on it is told.
             execution.originator = from;
             let answer = match &mut execution.state {
@@ -389,6 +411,7 @@ impl Engine {
 
     /// Takes note of the time; gives the time at which this wants to be called again.
     pub fn tick(&mut self, now: Duration, out: &mut Actions) -> Option<Duration> {
+        self.give_up(now, out);
         self.deliver(now, out);
         self.executions
             .values()
@@ -419,8 +442,30 @@ impl Engine {
         self.executions.keys().cloned().collect()
     }
 
+    /// A GeoServer that comes back has forgotten its jobs, and one that never does cannot be waited for for ever.
+    fn give_up(&mut self, now: Duration, out: &mut Actions) {
+        let keep = self.settings.keep_endings;
+        let is_stale = |execution: &Execution| match &execution.state {
+            State::Ended(delivery) => {
+                execution.originator.is_legacy() && delivery.born().saturating_add(keep) <= now
+            }
+            State::Starting | State::Running { .. } => false,
+        };
+        let stale: Vec<ExecutionId> = self
+            .executions
+            .iter()
+            .filter(|(_, execution)| is_stale(execution))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in stale {
+            self.executions.remove(&id);
+            self.remember(id.clone());
+            out.push(Action::GiveUp(id));
+        }
+    }
+
     /// Sends every ending that is due: to its originator, or, while that one is away, to whoever is there, since a job can
-    /// have been taken over.
+    /// have been taken over. A job of a GeoServer is never taken over.
     fn deliver(&mut self, now: Duration, out: &mut Actions) {
         for (id, execution) in &mut self.executions {
             let State::Ended(delivery) = &mut execution.state else { continue };
@@ -429,8 +474,10 @@ impl Engine {
             }
             let to: Vec<Peer> = if self.subscribers.contains(&execution.originator) {
                 vec![execution.originator.clone()]
+            } else if execution.originator.is_legacy() {
+                Vec::new()
             } else {
-                self.subscribers.iter().cloned().collect()
+                self.subscribers.iter().filter(|peer| !peer.is_legacy()).cloned().collect()
             };
             let message = delivery.message(id);
             out.extend(to.iter().map(|peer| Action::Send(peer.clone(), message.clone())));

@@ -12,13 +12,19 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// An ending that is told until somebody says that it is stored.
 pub(super) struct Delivery {
     ending: Ending,
+    born: Duration,
     due: Duration,
     delay: Duration,
 }
 
 impl Delivery {
     pub(super) fn new(ending: Ending, now: Duration) -> Self {
-        Self { ending, due: now, delay: FIRST }
+        Self { ending, born: now, due: now, delay: FIRST }
+    }
+
+    /// Since when it is told.
+    pub(super) fn born(&self) -> Duration {
+        self.born
     }
 
     /// When it is to be sent next.

@@ -5,8 +5,15 @@ use wps_remote_protocol::{ErrorKind, ExecutionError};
 
 use super::*;
 
-fn settings() -> Settings {
-    Settings { capacity: 100.0, max_running: None, load_threshold: 100.0, cores: 2, labels: vec![] }
+pub(super) fn settings() -> Settings {
+    Settings {
+        capacity: 100.0,
+        max_running: None,
+        load_threshold: 100.0,
+        cores: 2,
+        keep_endings: Duration::from_secs(3600),
+        labels: vec![],
+    }
 }
 
 fn process(name: &str, weight: f64) -> ProcessDescription {
@@ -26,30 +33,30 @@ fn process(name: &str, weight: f64) -> ProcessDescription {
     }
 }
 
-fn peer(name: &str) -> Peer {
+pub(super) fn peer(name: &str) -> Peer {
     Peer(name.into())
 }
 
-fn id(name: &str) -> ExecutionId {
+pub(super) fn id(name: &str) -> ExecutionId {
     ExecutionId::new(name).unwrap()
 }
 
-fn s(seconds: u64) -> Duration {
+pub(super) fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn failed() -> Ending {
+pub(super) fn failed() -> Ending {
     Ending::Failed(ExecutionError { kind: ErrorKind::Exited(1), text: "x".into(), receipt: None })
 }
 
-struct World {
-    engine: Engine,
-    out: Actions,
-    now: Duration,
+pub(super) struct World {
+    pub(super) engine: Engine,
+    pub(super) out: Actions,
+    pub(super) now: Duration,
 }
 
 impl World {
-    fn new(settings: Settings, processes: &[(&str, f64)]) -> Self {
+    pub(super) fn new(settings: Settings, processes: &[(&str, f64)]) -> Self {
         let mut world = Self { engine: Engine::new(settings), out: vec![], now: s(0) };
         let offered = processes.iter().map(|(name, weight)| process(name, *weight)).collect();
         world.engine.offer(offered, &mut world.out);
@@ -64,11 +71,11 @@ impl World {
         world
     }
 
-    fn invite(&mut self, name: &str) {
+    pub(super) fn invite(&mut self, name: &str) {
         self.claim(name, &[]);
     }
 
-    fn claim(&mut self, name: &str, executions: &[&str]) {
+    pub(super) fn claim(&mut self, name: &str, executions: &[&str]) {
         let claimed: Vec<ExecutionId> = executions.iter().map(|execution| id(execution)).collect();
         self.engine.invite(peer(name), &claimed, self.now, &mut self.out);
     }
@@ -79,11 +86,11 @@ impl World {
         self.engine.request(peer("o"), request, self.now, &mut self.out)
     }
 
-    fn happened(&mut self, execution: &str, event: Event) {
+    pub(super) fn happened(&mut self, execution: &str, event: Event) {
         self.engine.happened(&id(execution), event, self.now, &mut self.out);
     }
 
-    fn tick(&mut self) -> Option<Duration> {
+    pub(super) fn tick(&mut self) -> Option<Duration> {
         self.engine.tick(self.now, &mut self.out)
     }
 
@@ -93,15 +100,15 @@ impl World {
         self.out.clear();
     }
 
-    fn taken(&mut self) -> Vec<String> {
+    pub(super) fn taken(&mut self) -> Vec<String> {
         self.out.drain(..).map(|action| describe(&action)).collect()
     }
 
-    fn expect(&mut self, expected: &[&str]) {
+    pub(super) fn expect(&mut self, expected: &[&str]) {
         assert_eq!(self.taken(), expected);
     }
 
-    fn nothing_else(&mut self) {
+    pub(super) fn nothing_else(&mut self) {
         self.expect(&[]);
     }
 }
@@ -137,6 +144,7 @@ fn describe(action: &Action) -> String {
         Action::Start(_, request) => format!("start {}", request.execution),
         Action::Abort(id) => format!("abort {id}"),
         Action::Release(id) => format!("release {id}"),
+        Action::GiveUp(id) => format!("give up {id}"),
         Action::Announce => "announce".into(),
     }
 }
@@ -439,7 +447,7 @@ proptest! {
     /// after, and messages go only to who is there.
     #[test]
     fn invariants_hold_over_any_history(steps in proptest::collection::vec(step(), 1..200)) {
-        let settings = Settings { capacity: 10.0, max_running: Some(4), load_threshold: 100.0, cores: 1, labels: vec![] };
+        let settings = Settings { capacity: 10.0, max_running: Some(4), load_threshold: 100.0, cores: 1, keep_endings: Duration::from_secs(3600), labels: vec![] };
         let mut world = World::new(settings, &[("p0", 0.0), ("p1", 3.0), ("p2", 6.0)]);
         let mut started = HashSet::new();
         let mut released = HashSet::new();
@@ -495,7 +503,7 @@ proptest! {
                         prop_assert!(present.contains(&to) && !released.contains(&execution));
                     }
                     Action::Send(to, _) => prop_assert!(present.contains(&to), "{to} is not there"),
-                    Action::Taken(_) | Action::Abort(_) | Action::Announce | Action::Weigh(_) | Action::Refuse(..) => {}
+                    Action::Taken(_) | Action::Abort(_) | Action::Announce | Action::Weigh(_) | Action::Refuse(..) | Action::GiveUp(_) => {}
                 }
             }
             let load = world.engine.load();

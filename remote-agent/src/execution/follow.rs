@@ -17,6 +17,7 @@ use super::deliver::{Notes, upload};
 use super::ending::{self, Asked};
 use super::stdout::{Line, Reader};
 use super::{Event, Events, Host, Running};
+use crate::engine::Peer;
 use crate::outputs::{Delivery, Parcel, Upload};
 use crate::workdir::{Ending, Folder};
 
@@ -101,7 +102,8 @@ pub(super) async fn follow(
     let task = spawn_blocking(move || {
         let send = |parcels: &[Parcel]| upload(&whole, parcels, &noted);
         let uploader: Option<&Upload<'_>> = if whole.uploader.is_some() { Some(&send) } else { None };
-        let delivery = Delivery { shared: whole.shared.as_deref(), uploader };
+        let in_place = Peer(record.originator.clone()).is_legacy();
+        let delivery = Delivery { shared: whole.shared.as_deref(), uploader, in_place };
         ending::make(&folder, &record, &delivery, asked, &last_lines, rules.as_mut())
     });
     let (made, receipt) = task.await.unwrap_or_else(|error| (ending::lost(&error.to_string()), None));

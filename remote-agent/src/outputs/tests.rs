@@ -58,7 +58,8 @@ impl World {
 
     fn collect(&self, spec: Expected, with_shared: bool) -> Result<Outputs, Vec<Fault>> {
         let shared = self.shared();
-        let delivery = Delivery { shared: with_shared.then_some(shared.as_path()), uploader: None };
+        let delivery =
+            Delivery { shared: with_shared.then_some(shared.as_path()), uploader: None, in_place: false };
         collect(&[spec], &ExecutionId::new("e1").unwrap(), &delivery)
     }
 

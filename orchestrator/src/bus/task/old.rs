@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 use wps_remote_protocol::legacy::Order;
 use wps_remote_protocol::message::RefusalReason;
+use wps_remote_protocol::native::{self, Peer};
 use wps_remote_protocol::{AgentId, ExecutionId, Outputs, Refusal, ToAgent};
-use wps_remote_xmpp::muc::{MucEvent, SendError};
+use wps_remote_xmpp::muc::{MucEvent, Occupant, SendError};
+use wps_remote_xmpp::parse_payload;
 
 use super::super::legacy::{Effect, collect};
 use super::{Gone, Task};
@@ -54,6 +56,8 @@ impl Task {
                 warn!(%room, "out of the room: {}", reason.as_deref().unwrap_or("no reason given"));
                 self.old.unreachable(Some(&namespace), now);
             }
+            // One of our own agents, in the service of a GeoServer: it is driven in the management room.
+            MucEvent::Occupant(occupant) if is_native_agent(&occupant) => {}
             MucEvent::Occupant(occupant) => {
                 let account = occupant.real_jid.map(|jid| jid.to_bare().to_string());
                 self.old.occupant(&namespace, &occupant.nick, account, occupant.fresh, now);
@@ -129,6 +133,11 @@ impl Task {
             (None, Ok(_)) => {}
         }
     }
+}
+
+fn is_native_agent(occupant: &Occupant) -> bool {
+    let mut peers = occupant.payloads.iter().filter_map(parse_payload);
+    peers.any(|(name, json)| matches!(native::decode_peer(&name, &json), Ok(Peer::Agent(_))))
 }
 
 fn refusal(error: &SendError) -> Refusal {

@@ -14,8 +14,14 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let settings =
-            Settings { capacity: 10.0, max_running: None, load_threshold: 100.0, cores: 2, labels: vec![] };
+        let settings = Settings {
+            capacity: 10.0,
+            max_running: None,
+            load_threshold: 100.0,
+            cores: 2,
+            keep_endings: Duration::from_secs(3600),
+            labels: vec![],
+        };
         let mut engine = Engine::new(settings);
         let id = ProcessId::new("test", "p").unwrap();
         let process = ProcessDescription {
