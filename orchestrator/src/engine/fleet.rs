@@ -18,6 +18,9 @@ const REASONS: usize = 3;
 /// Labels of one agent that are looked at.
 const MAX_LABELS: usize = 64;
 
+/// Points, running jobs, and when it was chosen last: the least is the best.
+type Rank = (i64, u32, u64);
+
 /// The agent that was chosen.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Choice {
@@ -195,8 +198,8 @@ impl Fleet {
         among: &Open,
         now: Timestamp,
     ) -> Result<Choice, Option<Unfit>> {
-        let mut best: Option<((i64, u32, u64), Score, usize, f64)> = None;
-        let mut second: Option<((i64, u32, u64), Score, usize)> = None;
+        let mut best: Option<(Rank, Score, usize, f64)> = None;
+        let mut second: Option<(Rank, Score, usize)> = None;
         let (mut fit, mut all) = (0_usize, 0_usize);
         let mut unfit: Option<Unfit> = None;
         let mut look = |slot: usize, weight: f64| {

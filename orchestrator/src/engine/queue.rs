@@ -34,6 +34,9 @@ pub(super) enum Open {
 /// Place within a user's jobs of one class: priority, then the order of acceptance.
 type Place = (Reverse<i32>, i64, JobId);
 
+/// Priority, what the user got, order of acceptance: the least goes first.
+type Rank = (Reverse<i32>, u64, i64);
+
 #[derive(Debug)]
 struct Line {
     users: BTreeMap<UserId, BTreeSet<Place>>,
@@ -139,7 +142,7 @@ impl Queue {
     /// Whose turn it is, among the classes that some agent may be able to take: the highest priority, then the user that got
     /// least, then its oldest job. Only jobs that `may` start.
     pub(super) fn next(&self, may: impl Fn(JobId) -> bool) -> Option<(JobId, Class)> {
-        let mut best: Option<((Reverse<i32>, u64, i64), JobId, &Class)> = None;
+        let mut best: Option<(Rank, JobId, &Class)> = None;
         for class in &self.open {
             let Some(line) = self.lines.get(class) else { continue };
             for (user, places) in &line.users {
