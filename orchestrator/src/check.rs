@@ -16,10 +16,13 @@ use wps_remote_xmpp::session::SessionConfig;
 use crate::chain::chain;
 use crate::compose;
 use crate::config::Config;
+use crate::http::tls;
 use crate::references::{Nowhere, Policy, Reference, References};
 
 /// Longest wait for an XMPP server.
 const XMPP_PATIENCE: Duration = Duration::from_secs(20);
+/// A certificate that ends within so many seconds is worth a word: two weeks.
+const SOON_S: i64 = 14 * 86_400;
 /// How long to look who is in the management room.
 const OCCUPANTS: Duration = Duration::from_secs(2);
 
@@ -71,6 +74,7 @@ pub async fn examine(path: Option<&Path>) -> Vec<Finding> {
     folders(&config, &mut findings);
     store(&config, &mut findings).await;
     let running = http(&config, &mut findings).await;
+    https(&config, &mut findings);
     xmpp(&config, running, &mut findings).await;
     findings
 }
@@ -225,6 +229,77 @@ async fn http(config: &Config, findings: &mut Vec<Finding>) -> bool {
         public_url(url, running, findings).await;
     }
     running
+}
+
+/// Certificate and key of HTTPS, and whether anything but loopback is served without.
+fn https(config: &Config, findings: &mut Vec<Finding>) {
+    let Some(files) = &config.http.tls else {
+        let bare = !config.http.listen.ip().is_loopback() && config.http.trusted_proxies.is_empty();
+        if bare {
+            add(
+                findings,
+                "HTTPS",
+                Verdict::Unwise,
+                format!(
+                    "{} speaks plain HTTP to everybody: passwords and results can be read on the way",
+                    config.http.listen
+                ),
+                "set [http] certificate and key, or name the proxy that does TLS in trusted_proxies",
+            );
+        }
+        return;
+    };
+    let facts = match tls::examine(files) {
+        Ok(facts) => facts,
+        Err(error) => {
+            return add(
+                findings,
+                "HTTPS",
+                Verdict::Wrong,
+                chain(&error),
+                "give [http] certificate and key in PEM, readable for this program's user",
+            );
+        }
+    };
+    let file = files.certificate.display();
+    let (now, until) = (compose::seconds(), compose::day(facts.until_s));
+    if now < facts.from_s || now > facts.until_s {
+        let from = compose::day(facts.from_s);
+        add(
+            findings,
+            "HTTPS",
+            Verdict::Wrong,
+            format!("the certificate {file} is valid from {from} until {until}, not now"),
+            "renew it; it is read again without a restart",
+        );
+    } else if facts.until_s - now < SOON_S {
+        add(
+            findings,
+            "HTTPS",
+            Verdict::Unwise,
+            format!("the certificate {file} ends on {until}"),
+            "renew it; it is read again without a restart",
+        );
+    } else {
+        add(findings, "HTTPS", Verdict::Good, format!("the certificate {file} is valid until {until}"), "");
+    }
+    if facts.key_is_public {
+        let what = format!("everybody on this host can read {}", files.key.display());
+        add(findings, "HTTPS", Verdict::Unwise, what, "chmod 640, in the group of this program's user");
+    }
+    let host = config.http.public_url.as_deref().and_then(|url| url::Url::parse(url).ok());
+    if let Some(host) = host.as_ref().and_then(url::Url::host_str)
+        && config.http.trusted_proxies.is_empty()
+        && !facts.is_for(host)
+    {
+        add(
+            findings,
+            "HTTPS",
+            Verdict::Wrong,
+            format!("the certificate {file} does not carry the name `{host}` of [http] public_url"),
+            "get one for that name, or mend public_url",
+        );
+    }
 }
 
 /// Whether clients reach us where we say.

@@ -207,6 +207,7 @@ async fn serve(config: Config, path: Option<&Path>) -> ExitCode {
     };
     service::tell(News::Ready);
     let overview = running.overview.clone();
+    let identity = running.identity.clone();
     let ended = running.ended();
     tokio::pin!(ended);
     tokio::select! {
@@ -220,7 +221,7 @@ async fn serve(config: Config, path: Option<&Path>) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        () = service_life(overview, &started, path) => ExitCode::FAILURE,
+        () = service_life(overview, &started, path, identity) => ExitCode::FAILURE,
         // Nobody asked for it: something inside has ended.
         () = &mut ended => ExitCode::FAILURE,
     }
@@ -231,6 +232,7 @@ async fn service_life(
     mut overview: tokio::sync::watch::Receiver<std::sync::Arc<crate::driver::Overview>>,
     started: &Config,
     path: Option<&Path>,
+    identity: Option<std::sync::Arc<crate::http::tls::Identity>>,
 ) {
     use tokio::signal::unix::{SignalKind, signal};
     let mut hangup = match signal(SignalKind::hangup()) {
@@ -258,14 +260,17 @@ async fn service_life(
             _ = hangup.recv() => {
                 service::tell(News::Reloading);
                 reload(started, path);
+                if let Some(identity) = &identity {
+                    identity.reload();
+                }
                 service::tell(News::Ready);
             }
         }
     }
 }
 
-/// Reads the configuration again and says what a restart would change. Nothing takes effect at once: a restart loses no job
-/// and no agent, so there is no second, half-changed state to reason about.
+/// Reads the configuration again and says what a restart would change. Nothing but the certificate of HTTPS takes effect at
+/// once: a restart loses no job and no agent, so there is no second, half-changed state to reason about.
 fn reload(started: &Config, path: Option<&Path>) {
     match Config::load_with(path, started.geoserver_properties.as_deref()) {
         Err(error) => tracing::error!("the configuration has a fault, a restart would fail: {error}"),

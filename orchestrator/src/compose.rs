@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use wps_remote_protocol::enrolment::Welcome;
 use wps_remote_xmpp::net::{ConnectError, Connector, Security, Trust};
 use wps_remote_xmpp::server::{
     self, Accounts, AccountsError, Certificate, Listen, Server, ServerConfig, ServerError,
@@ -24,6 +25,7 @@ use crate::access::{self, Access, AccessError};
 use crate::bus::{self, BusConfig, BusError};
 use crate::config::{Config, EmbeddedServer, Tls};
 use crate::driver::{self, Overview, Parts};
+use crate::http::tls::{Identity, TlsError};
 use crate::http::{self, AppState};
 use crate::jobs::Jobs;
 use crate::memory;
@@ -34,6 +36,9 @@ use crate::telemetry::Telemetry;
 
 /// File in the data folder with the secret that makes whoever can read it an operator for as long as we run.
 pub(crate) const LOCAL_SECRET: &str = "operator-token";
+
+/// Open files besides the connections of clients: store, results, agents.
+const OTHER_FILES: u64 = 500;
 
 /// Why the orchestrator does not start.
 #[derive(Debug, Error)]
@@ -62,6 +67,9 @@ pub enum StartError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// HTTPS cannot be served.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// An XMPP name cannot be used.
     #[error(
         "`{0}` is not a valid XMPP address: check domain, user, muc_service and management_room in [xmpp]"
@@ -102,6 +110,8 @@ pub struct Running {
     pub room_password: String,
     /// The faces' handle.
     pub jobs: Jobs,
+    /// Certificate and key of HTTPS, if it is served.
+    pub identity: Option<Arc<Identity>>,
     /// The operator's view.
     pub overview: watch::Receiver<Arc<Overview>>,
     task: tokio::task::JoinHandle<()>,
@@ -126,6 +136,7 @@ fn access(config: &Config) -> Result<Arc<Access>, StartError> {
 /// Starts everything. When this returns, clients and agents can connect.
 pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, StartError> {
     memory::give_back_large_allocations();
+    open_files(config.http.max_connections);
     for warning in &config.warnings {
         warn!("{warning}");
     }
@@ -143,12 +154,14 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let listener =
         TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
     let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
-    let base = config.http.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
+    let identity = config.http.tls.as_ref().map(Identity::open).transpose()?;
+    let scheme = config.http.scheme();
+    let base = config.http.public_url.clone().unwrap_or_else(|| format!("{scheme}://{address}"));
     let base_url = format!("{}/wps", base.trim_end_matches('/'));
 
     let (server, connector, password) = match &config.server {
         Some(embedded) => {
-            let (server, password) = start_server(&config, embedded)?;
+            let (server, password) = start_server(&config, embedded, &room_password)?;
             let connector = server.connector();
             (Some(server), connector, password)
         }
@@ -159,7 +172,10 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     };
     let instance = uuid();
     let session = SessionConfig::new(full_jid(&config, &instance)?, password, connector);
+    let telemetry = Arc::new(Telemetry::default());
     let bus = bus::start(BusConfig {
+        trust: config.trust.clone(),
+        telemetry: telemetry.clone(),
         session,
         room: bare_jid(&format!("{}@{}", config.xmpp.management_room, config.xmpp.muc_service))?,
         room_password: Some(room_password.clone()),
@@ -171,7 +187,6 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         legacy_password: Some(legacy_password(&config, &room_password)),
         legacy: config.legacy.clone(),
     })?;
-    let telemetry = Arc::new(Telemetry::default());
     let driver_stop = CancellationToken::new();
     let handles = driver::start(
         Parts {
@@ -198,7 +213,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         telemetry,
         handles.overview.clone(),
     );
-    info!(http = %address, "serving WPS at http://{address}/wps");
+    info!(http = %address, "serving WPS at {scheme}://{address}/wps");
     let running = Running {
         http: address,
         xmpp: server.as_ref().map(|s| s.addresses().to_vec()).unwrap_or_default(),
@@ -206,9 +221,10 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         room_password,
         jobs: handles.jobs,
         overview: handles.overview,
+        identity: identity.clone(),
         task: tokio::spawn(async move {
             // In this order nobody loses what the next one still needs: clients, jobs, agents, server.
-            http::serve(listener, state, shutdown).await;
+            http::serve(listener, state, identity, shutdown).await;
             driver_stop.cancel();
             if let Err(error) = handles.task.await {
                 tracing::error!(%error, "the driver ended in an unexpected way");
@@ -224,22 +240,36 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     Ok(running)
 }
 
-fn start_server(config: &Config, embedded: &EmbeddedServer) -> Result<(Server, String), StartError> {
+/// The certificate of the embedded server.
+pub(crate) fn certificate(embedded: &EmbeddedServer) -> Certificate {
+    match &embedded.certificate {
+        Some((chain, key)) => Certificate::Files { certificate: chain.clone(), key: key.clone() },
+        None => Certificate::Generated { folder: embedded.tls_dir.clone() },
+    }
+}
+
+fn start_server(
+    config: &Config,
+    embedded: &EmbeddedServer,
+    room_password: &str,
+) -> Result<(Server, String), StartError> {
     let accounts = Accounts::new(&embedded.accounts);
     // Ours is new with each start: nobody needs to know it, and nobody can use an old one.
     let password = format!("{}{}", uuid(), uuid());
     accounts.set(&config.xmpp.user, &password)?;
     let mut listen = vec![Listen { address: embedded.listen, security: Security::StartTls }];
     listen.extend(embedded.tls_listen.map(|address| Listen { address, security: Security::DirectTls }));
-    let certificate = match &embedded.certificate {
-        Some((chain, key)) => Certificate::Files { certificate: chain.clone(), key: key.clone() },
-        None => Certificate::Generated { folder: embedded.tls_dir.clone() },
+    let welcome = Welcome {
+        muc_service: config.xmpp.muc_service.clone(),
+        room_password: room_password.to_owned(),
+        management_room: config.xmpp.management_room.clone(),
     };
     let server = server::start(ServerConfig {
         muc_domain: Some(config.xmpp.muc_service.clone()),
         owners: vec![config.xmpp.user.clone()],
         listen,
-        certificate: Some(certificate),
+        certificate: Some(certificate(embedded)),
+        welcome: Some(welcome.to_text()),
         ..ServerConfig::new(config.xmpp.domain.clone(), &embedded.accounts)
     })?;
     Ok((server, password))
@@ -361,6 +391,23 @@ pub fn room_password(config: &Config) -> Result<String, StartError> {
     Ok(password)
 }
 
+/// As many files as the system lets us have: each connection is one.
+fn open_files(connections: usize) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Without it the soft limit stays, which is looked at below.
+    let _ = setrlimit(Resource::Nofile, limit);
+    let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
+    if let Some(most) = getrlimit(Resource::Nofile).current
+        && most < needed
+    {
+        warn!(
+            "{most} files may be open at once, but [http] max_connections = {connections} needs {needed}: raise LimitNOFILE or lower max_connections"
+        );
+    }
+}
+
 fn private_folder(folder: &Path) -> Result<(), StartError> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(|source| StartError::Io {
@@ -388,6 +435,25 @@ fn lock(folder: &Path) -> Result<File, StartError> {
 )]
 pub(crate) fn uuid() -> String {
     uuid::Uuid::new_v4().simple().to_string()
+}
+
+/// Seconds since 1970 by this host's clock.
+#[expect(clippy::disallowed_methods, reason = "certificates expire; no engine sees this time")]
+pub(crate) fn seconds() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// A moment, in seconds since 1970, for people.
+pub(crate) fn minute(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds)
+        .map_or_else(|_| "?".to_owned(), |at| at.strftime("%Y-%m-%d %H:%M UTC").to_string())
+}
+
+/// The day of a moment, in seconds since 1970.
+pub(crate) fn day(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds)
+        .map_or_else(|_| "an impossible day".to_owned(), |at| at.strftime("%Y-%m-%d").to_string())
 }
 
 fn hex(bytes: [u8; 32]) -> String {

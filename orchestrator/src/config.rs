@@ -2,6 +2,7 @@
 //! the start, what is unwise is warned about. Opens nothing but the file and the secret files that it names.
 
 mod access;
+mod agents;
 mod geoserver;
 mod legacy;
 mod limits;
@@ -16,14 +17,16 @@ use wps_remote_protocol::ini::settings::{Secret, Settings, Surroundings};
 use wps_remote_protocol::ini::{Document, Finding, IniError, Options};
 
 use crate::access::AccessConfig;
-use crate::bus::LegacyConfig;
+use crate::bus::{AgentTrust, LegacyConfig};
 use crate::engine::Limits;
+use crate::http::tls::TlsFiles;
 use crate::http::{HttpConfig, ServiceInfo};
 use crate::jobs::Aliases;
 use crate::limits::LimitRules;
 use crate::references::Policy;
 use crate::store::{Durability, PostgresOptions};
 
+pub(crate) use agents::GRANTS;
 pub use schema::SCHEMA;
 
 /// Longest alias of a process, in bytes.
@@ -66,6 +69,8 @@ pub struct Config {
     pub heartbeat: Duration,
     /// How long an agent may take to answer.
     pub answer_timeout: Duration,
+    /// Which account may announce what.
+    pub trust: AgentTrust,
     /// Agents of the old dialect.
     pub legacy: LegacyConfig,
     /// Password of their rooms, if it is another one.
@@ -212,6 +217,7 @@ impl Config {
             ),
             ("[references]", same(&self.references, &other.references)),
             ("[aliases]", same(&self.aliases, &other.aliases)),
+            ("[agents]", same(&self.trust, &other.trust)),
             ("[legacy]", same(&self.legacy, &other.legacy) && self.legacy_password == other.legacy_password),
             (
                 "[limits]",
@@ -350,8 +356,10 @@ impl Reader<'_> {
             Some("none") => None,
             _ => Some(below(&self, "results", "shared_dir", "shared")),
         };
+        let trust = self.trust(&xmpp.domain, &data_dir);
         let (legacy, legacy_password) = self.legacy(shared_dir.as_deref(), limits.agent_lost_ms);
         let config = Config {
+            trust,
             legacy,
             legacy_password,
             geoserver_properties: None,
@@ -528,6 +536,26 @@ impl Reader<'_> {
         }
     }
 
+    fn http_tls(&mut self, public_url: Option<&str>) -> Option<TlsFiles> {
+        match (self.path("http", "certificate"), self.path("http", "key")) {
+            (Some(certificate), Some(key)) => {
+                if public_url.is_some_and(|url| url.starts_with("http:")) {
+                    self.warnings.push(
+                        "[http] public_url begins with http:, but HTTPS is served ([http] certificate)"
+                            .to_owned(),
+                    );
+                }
+                Some(TlsFiles { certificate, key })
+            }
+            (None, None) => None,
+            (given, _) => {
+                let key = if given.is_some() { "key" } else { "certificate" };
+                self.fault("http", key, "`certificate` and `key` are given together or not at all");
+                None
+            }
+        }
+    }
+
     fn http(&mut self) -> HttpConfig {
         let listen = self.socket("http", "listen").unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080)));
         let public_url = self.text("http", "public_url");
@@ -543,6 +571,15 @@ impl Reader<'_> {
                 Err(_) => self.fault("http", "trusted_proxies", format!("`{proxy}` is not an IP address")),
             }
         }
+        let tls = self.http_tls(public_url.as_deref());
+        // Everybody on loopback has the same address.
+        let bound = |reader: &Self, key: &str, usual: u64| match reader.settings.integer("http", key) {
+            Some(given) => u64::try_from(given).unwrap_or(u64::MAX),
+            None if listen.ip().is_loopback() => 0,
+            None => usual,
+        };
+        let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        let rate = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
         let mebibytes = |reader: &Self, key: &str| reader.unsigned("http", key).saturating_mul(1 << 20);
         let service = |key: &str| self.settings.string("service", key);
         HttpConfig {
@@ -552,6 +589,12 @@ impl Reader<'_> {
             cors_origins: self.settings.list("http", "cors_origins"),
             max_body_bytes: mebibytes(self, "max_body_mb"),
             max_inline_bytes: mebibytes(self, "max_inline_mb"),
+            tls,
+            max_connections: size(self.unsigned("http", "max_connections")),
+            max_connections_per_address: size(bound(self, "max_connections_per_address", 256)),
+            requests_per_minute: rate(bound(self, "requests_per_minute", 6000)),
+            user_requests_per_minute: rate(self.unsigned("http", "user_requests_per_minute")),
+            header_timeout: self.seconds("http", "header_timeout_s"),
             request_timeout: self.seconds("http", "request_timeout_s"),
             stall_timeout: self.seconds("http", "stall_timeout_s"),
             sync_timeout: self.seconds("http", "sync_timeout_s"),

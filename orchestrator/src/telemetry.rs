@@ -1,14 +1,38 @@
 //! Figures for operators: counters, gauges and histograms, and their page in the Prometheus text format 0.0.4. Knows
 //! numbers and names only; who counts what is decided elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Upper ends of the latency buckets in seconds.
 const BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0];
+
+/// What occupants of the rooms can do without being allowed to, as figures name it: to appear under somebody's name, to
+/// announce a process, to report about an execution that it does not have, to speak without being an agent.
+pub const NOT_BELIEVED: [&str; 4] = ["name", "process", "report", "stranger"];
+
+/// Incidents that are kept for operators.
+const INCIDENTS: usize = 100;
+
+/// Something that an occupant of a room did without being allowed to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incident {
+    /// One of [`NOT_BELIEVED`].
+    pub what: &'static str,
+    /// Its name in the room.
+    pub sender: String,
+    /// Its account, where the room discloses it.
+    pub account: Option<String>,
+    /// What it was about, the last time.
+    pub why: String,
+    /// When, the last time.
+    pub at: SystemTime,
+    /// How often.
+    pub count: u64,
+}
 
 /// Cumulative counts of durations.
 #[derive(Debug, Default)]
@@ -66,6 +90,11 @@ pub struct Telemetry {
     requests: Mutex<BTreeMap<(&'static str, u16), u64>>,
     ended: Mutex<BTreeMap<&'static str, u64>>,
     gauges: Mutex<Gauges>,
+    connections: AtomicU64,
+    given_up: AtomicU64,
+    refused: Mutex<BTreeMap<&'static str, u64>>,
+    impostors: Mutex<BTreeMap<&'static str, u64>>,
+    incidents: Mutex<VecDeque<Incident>>,
 }
 
 impl Default for Telemetry {
@@ -77,6 +106,11 @@ impl Default for Telemetry {
             requests: Mutex::default(),
             ended: Mutex::default(),
             gauges: Mutex::default(),
+            connections: AtomicU64::new(0),
+            given_up: AtomicU64::new(0),
+            refused: Mutex::default(),
+            impostors: Mutex::default(),
+            incidents: Mutex::default(),
         }
     }
 }
@@ -100,6 +134,47 @@ impl Telemetry {
     pub fn answered(&self, operation: &'static str, status: u16, duration: Duration) {
         self.http.observe(duration);
         *lock(&self.requests).entry((operation, status)).or_default() += 1;
+    }
+
+    /// So many HTTP connections are open.
+    pub fn connections(&self, open: usize) {
+        self.connections.store(u64::try_from(open).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// An idle connection gave way to a new one.
+    pub fn connection_given_up(&self) {
+        self.given_up.fetch_add(1, Relaxed);
+    }
+
+    /// A connection was refused, for the bound of this name.
+    pub fn connection_refused(&self, bound: &'static str) {
+        *lock(&self.refused).entry(bound).or_default() += 1;
+    }
+
+    /// Somebody on the bus did what it may not do: `what` is one of [`NOT_BELIEVED`].
+    #[expect(clippy::disallowed_methods, reason = "operators want to know when; no engine sees this time")]
+    pub fn not_believed(&self, what: &'static str, sender: &str, account: Option<&str>, why: &str) {
+        *lock(&self.impostors).entry(what).or_default() += 1;
+        let short = |text: &str| text.chars().filter(|c| !c.is_control()).take(300).collect::<String>();
+        let (sender, account, why) = (short(sender), account.map(short), short(why));
+        let at = SystemTime::now();
+        let mut incidents = lock(&self.incidents);
+        if let Some(same) =
+            incidents.iter_mut().find(|i| i.what == what && i.sender == sender && i.account == account)
+        {
+            same.count += 1;
+            (same.why, same.at) = (why, at);
+            return;
+        }
+        if incidents.len() >= INCIDENTS {
+            incidents.pop_front();
+        }
+        incidents.push_back(Incident { what, sender, account, why, at, count: 1 });
+    }
+
+    /// The newest of those, the same of one sender together.
+    pub fn incidents(&self) -> Vec<Incident> {
+        lock(&self.incidents).iter().cloned().collect()
     }
 
     /// The newest gauges.
@@ -161,6 +236,48 @@ impl Telemetry {
                 "wps_http_requests_total{{operation=\"{operation}\",status=\"{status}\"}} {count}"
             );
         }
+        gauge(
+            &mut page,
+            "wps_http_connections",
+            "HTTP connections that are open.",
+            self.connections.load(Relaxed),
+        );
+        let _ = writeln!(
+            page,
+            "# HELP wps_http_connections_given_up_total Idle HTTP connections that gave way to new ones.\n# TYPE wps_http_connections_given_up_total counter\nwps_http_connections_given_up_total {}",
+            self.given_up.load(Relaxed)
+        );
+        let counts = |page: &mut String,
+                      name: &str,
+                      label: &str,
+                      help: &str,
+                      known: &[&'static str],
+                      counts: &BTreeMap<&'static str, u64>| {
+            let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} counter");
+            for value in known {
+                let _ = writeln!(
+                    page,
+                    "{name}{{{label}=\"{value}\"}} {}",
+                    counts.get(value).copied().unwrap_or(0)
+                );
+            }
+        };
+        counts(
+            &mut page,
+            "wps_http_connections_refused_total",
+            "bound",
+            "HTTP connections refused.",
+            &["address", "total"],
+            &lock(&self.refused),
+        );
+        counts(
+            &mut page,
+            "wps_bus_not_believed_total",
+            "what",
+            "What occupants of the rooms did without being allowed to.",
+            &NOT_BELIEVED,
+            &lock(&self.impostors),
+        );
         self.http.render("wps_http_request_duration_seconds", "Time to answer an HTTP request.", &mut page);
         page
     }

@@ -5,6 +5,7 @@
 //! Nothing in this crate opens a socket, touches the disk, reads a clock or makes an id.
 
 pub mod address;
+pub mod enrolment;
 pub mod ini;
 pub mod legacy;
 pub mod message;

@@ -1,5 +1,6 @@
 //! The command line of `wps-remote-agent`: arguments into calls, results into exit codes. The work is done elsewhere.
 
+mod enrol;
 mod fault;
 mod looking;
 mod migrating;
@@ -131,6 +132,14 @@ Examples:
     Drain(operate::Drain),
     /// Let a running agent on this host read its remote.config again
     Reload(operate::Reload),
+    /// Make this agent's account with a token of the orchestrator's operator, and write its remote.config
+    #[command(after_help = "\
+On the orchestrator's host:  wps-orchestrator accounts enrol gpu1 --namespaces ml --hours 24 > token
+Here:                        wps-remote-agent enrol --token-file token -r /etc/wps-remote-agent/remote.config
+
+The token opens once. The connection is by TLS, to the server whose certificate has the fingerprint in the token. The password is
+made here and known to nobody else; the file gets mode 600.")]
+    Enrol(enrol::Enrol),
     /// Print a commented remote.config
     Config,
     /// Windows: the agent as a service of the system
@@ -274,6 +283,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Status(wanted) => answer(operate::status(&wanted)),
         Command::Drain(wanted) => answer(operate::drain(&wanted)),
         Command::Reload(wanted) => answer(operate::reload(&wanted)),
+        Command::Enrol(wanted) => answer(enrol::enrol(&wanted)),
         Command::Config => {
             say(&SCHEMA.sample());
             ExitCode::SUCCESS

@@ -2,15 +2,16 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::Site;
 use crate::client::Wps;
-use crate::http::Http;
+use crate::http::{Answer, Http};
 use crate::postgres::Postgres;
 use crate::program::{Program, binary};
 use crate::{free_port, wait_until};
@@ -131,7 +132,9 @@ impl<'a> Orchestrator<'a> {
         let this = Self { site, name: name.to_owned(), file, http, env, program };
         let ready = wait_until(START, || {
             assert!(this.program.ended().is_none(), "the orchestrator ended:\n{}", this.program.tail());
-            Http::new(http).get("/health").ok().filter(|answer| answer.status == 200)
+            // One that serves HTTPS says so to whoever speaks plainly.
+            let ready = |answer: &Answer| answer.status == 200 || answer.text().contains("HTTPS");
+            Http::new(http).get("/health").ok().filter(ready)
         });
         assert!(ready.is_some(), "the orchestrator does not answer on {http}:\n{}", this.program.tail());
         this
@@ -145,6 +148,21 @@ impl<'a> Orchestrator<'a> {
     /// Address of its WPS.
     pub fn url(&self) -> String {
         format!("http://{}/wps", self.http)
+    }
+
+    /// Runs the program's command line on its configuration, with this on standard input; gives success and both outputs.
+    pub fn command(&self, arguments: &[&str], input: &str) -> (bool, String, String) {
+        let mut command = Command::new(binary("wps-orchestrator"));
+        command.arg("--config").arg(&self.file).args(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program can be started");
+        let mut pipe = child.stdin.take().expect("it has a standard input");
+        // A command that reads nothing may have closed it.
+        let _ = pipe.write_all(input.as_bytes());
+        drop(pipe);
+        let output = child.wait_with_output().expect("it ends");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        (output.status.success(), text(output.stdout), text(output.stderr))
     }
 
     /// Its configuration file.

@@ -22,6 +22,7 @@ pub use audit::Audit;
 pub use openid::OpenIdConfig;
 pub use rules::{Caller, Catalog, OPERATOR, Pattern, Proof, Role, Rules, Scope, USER, Verdict};
 pub use share::Shares;
+pub use throttle::source;
 
 use crate::engine::job::{Timestamp, UserId};
 use openid::{OpenId, Rejection};

@@ -39,8 +39,8 @@ impl Record {
 #[derive(Debug, Default)]
 pub(super) struct Throttle(Mutex<HashMap<IpAddr, Record>>);
 
-/// One network of IPv6 is one guesser: its 2^64 addresses cost nothing.
-fn source(address: IpAddr) -> IpAddr {
+/// What counts as one client: one network of IPv6 is one guesser, because its 2^64 addresses cost nothing.
+pub fn source(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();

@@ -5,9 +5,12 @@
 //! An agent's `completed` and `error` are IQ requests; their *result* is our `finish`, given only when the engine says so,
 //! that is, after the ending is stored.
 
+mod complaints;
 mod legacy;
 mod task;
+mod trust;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use legacy::{LegacyAgents, LegacyConfig, LegacyFiles, PatternError};
@@ -18,12 +21,19 @@ use wps_remote_protocol::{AgentId, FromAgent, ToAgent};
 use wps_remote_xmpp::session::SessionConfig;
 use wps_remote_xmpp::{BareJid, muc};
 
+use crate::telemetry::Telemetry;
+pub use trust::{AgentTrust, Grants, is_pattern};
+
 /// Events that may wait for the driver.
 const INBOUND: usize = 1024;
 
 /// How to be on the bus.
 #[derive(Debug, Clone)]
 pub struct BusConfig {
+    /// Whom to believe what.
+    pub trust: AgentTrust,
+    /// Where it is counted what was not believed.
+    pub telemetry: Arc<Telemetry>,
     /// Our session.
     pub session: SessionConfig,
     /// Where agents and orchestrators meet.

@@ -14,15 +14,23 @@ use wps_remote_xmpp::muc::{Muc, MucEvent, Occupant, RequestError, RequestToken, 
 use wps_remote_xmpp::session::Ending;
 use wps_remote_xmpp::{Element, StanzaError, parse_payload, payload};
 
+use super::complaints::Complaints;
 use super::legacy::Machine;
+use super::trust::Trust;
 use super::{BusConfig, Inbound};
 use old::Collected;
 
+/// Occupants under a wrong name that are remembered.
+const MAX_UNBELIEVED: usize = 1000;
+/// Earlier starts of one agent that are remembered.
+const MAX_FORMER: usize = 16;
 /// Unanswered heartbeats after which an agent counts as gone.
 const MISSES: u32 = 2;
 
 struct Present {
     instance: String,
+    /// Starts of the program that it has replaced without having left in between.
+    former: Vec<String>,
     software: String,
     account: Option<String>,
     /// Grows with each appearance: an answer for an earlier one is worth nothing.
@@ -62,6 +70,10 @@ struct Task {
     agents: HashMap<AgentId, Present>,
     appearances: u64,
     joined: bool,
+    trust: Trust,
+    complaints: Complaints,
+    /// Occupants that are no agents for us, because their name is another account's.
+    unbelieved: HashMap<AgentId, String>,
     /// Agents of the old dialect.
     old: Machine,
     collected: mpsc::UnboundedSender<Collected>,
@@ -83,6 +95,7 @@ pub(super) async fn run(
     let mut tick = tokio::time::interval(old::TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let old = Machine::new(config.legacy.clone());
+    let trust = Trust::new(config.trust.clone());
     let mut task = Task {
         config,
         muc,
@@ -91,6 +104,9 @@ pub(super) async fn run(
         agents: HashMap::new(),
         appearances: 0,
         joined: false,
+        trust,
+        complaints: Complaints::default(),
+        unbelieved: HashMap::new(),
         old,
         collected,
     };
@@ -160,6 +176,7 @@ impl Task {
             MucEvent::Occupant(occupant) => self.occupant(occupant).await?,
             MucEvent::Gone { nick, reason, .. } => {
                 let agent = AgentId::new(nick);
+                self.unbelieved.remove(&agent);
                 if let Some(present) = self.agents.remove(&agent)
                     && !present.silent
                 {
@@ -172,7 +189,11 @@ impl Task {
                 for element in &payloads {
                     if let Some((name, json)) = parse_payload(element) {
                         match native::decode_from_agent(&name, &json) {
-                            Ok(message) => self.heard(&agent, message).await?,
+                            Ok(message) => {
+                                if self.believe(&agent, &message).is_ok() {
+                                    self.heard(&agent, message).await?;
+                                }
+                            }
                             Err(error) => warn!(%agent, "a message of an agent is dropped: {error}"),
                         }
                     }
@@ -191,6 +212,7 @@ impl Task {
 
     async fn disconnected(&mut self, reason: String) -> Result<(), Gone> {
         self.agents.clear();
+        self.unbelieved.clear();
         self.old.unreachable(None, std::time::Instant::now());
         if std::mem::take(&mut self.joined) {
             self.tell(Inbound::Offline { reason }).await?;
@@ -219,12 +241,24 @@ impl Task {
                 "the agent and this orchestrator have no version of the dialect in common; update the older one");
             return Ok(());
         }
+        let account = occupant.real_jid.map(|jid| jid.to_bare().to_string());
+        if !Trust::may_be(agent.as_str(), account.as_deref()) {
+            let account = account.unwrap_or_default();
+            let why =
+                format!("it appears under the name of an agent of another account; its own is {account}");
+            self.doubt("name", &agent, Some(&account), &why);
+            if self.unbelieved.len() < MAX_UNBELIEVED {
+                self.unbelieved.insert(agent, account);
+            }
+            return Ok(());
+        }
         let known = self.agents.get(&agent).is_some_and(|p| p.instance == announcement.instance && !p.silent);
         if occupant.fresh || !known {
-            let account = occupant.real_jid.map(|jid| jid.to_bare().to_string());
+            let former = self.replaced(&agent, &announcement.instance, occupant.fresh, account.as_deref());
             self.appearances += 1;
             let present = Present {
                 instance: announcement.instance,
+                former,
                 software: announcement.software,
                 account,
                 appearance: self.appearances,
@@ -243,6 +277,62 @@ impl Task {
         }
         if let Some(load) = announcement.load {
             self.tell(Inbound::Message { agent, message: FromAgent::Load(load) }).await?;
+        }
+        Ok(())
+    }
+
+    /// The starts of an agent's program that this one replaces while they may still be there. One that was replaced and
+    /// speaks again is a second agent of the same name, which some servers let in.
+    fn replaced(
+        &mut self,
+        agent: &AgentId,
+        instance: &str,
+        fresh: bool,
+        account: Option<&str>,
+    ) -> Vec<String> {
+        let Some(present) = self.agents.get_mut(agent).filter(|_| !fresh) else { return Vec::new() };
+        let mut former = std::mem::take(&mut present.former);
+        if present.instance != instance {
+            former.push(present.instance.clone());
+        }
+        if former.iter().any(|other| other == instance) {
+            let why = "two agents use this name at the same time: give each an account of its own, or its own agent_name";
+            self.doubt("name", agent, account, why);
+        }
+        former.drain(..former.len().saturating_sub(MAX_FORMER));
+        former
+    }
+
+    /// Somebody did what it may not do: counted, shown to operators, and logged from time to time.
+    fn doubt(&mut self, what: &'static str, sender: &AgentId, account: Option<&str>, why: &str) {
+        self.config.telemetry.not_believed(what, sender.as_str(), account, why);
+        let room = self.config.room.clone();
+        let shown = match account {
+            Some(account) => format!("{sender} ({account})"),
+            None => sender.to_string(),
+        };
+        self.complaints.about(&room.to_string(), &shown, std::time::Instant::now(), why);
+    }
+
+    /// Whether an occupant may say this; if not, why.
+    fn believe(&mut self, agent: &AgentId, message: &FromAgent) -> Result<(), (&'static str, String)> {
+        let Some(present) = self.agents.get(agent) else {
+            let account = self.unbelieved.get(agent).cloned();
+            let why =
+                "announce yourself as an agent, under the name of your own account, in the presence first";
+            self.doubt("stranger", agent, account.as_deref(), "it speaks like an agent and is none");
+            return Err(("not-allowed", why.to_owned()));
+        };
+        let account = present.account.clone();
+        if let FromAgent::Register(description) = message
+            && let Err(why) = self.trust.may_announce(account.as_deref(), &description.id)
+        {
+            self.doubt("process", agent, account.as_deref(), &why);
+            return Err(("forbidden", why));
+        }
+        if let Err(why) = self.trust.may_report(agent, message) {
+            self.doubt("report", agent, account.as_deref(), &why);
+            return Err(("forbidden", "this execution is another agent's".to_owned()));
         }
         Ok(())
     }
@@ -269,16 +359,19 @@ impl Task {
 
     /// A request of an occupant. Endings are answered by the engine's `finish`, everything else at once.
     async fn asked(&mut self, agent: AgentId, element: &Element, token: RequestToken) -> Result<(), Gone> {
-        if !self.agents.contains_key(&agent) {
-            let why = "announce yourself as an agent in the presence first";
-            self.muc.respond(token, Err(StanzaError::new("not-allowed", why)));
-            return Ok(());
-        }
         let decoded = parse_payload(element).map(|(name, json)| native::decode_from_agent(&name, &json));
         let message = match decoded {
             Some(Ok(message)) => message,
             Some(Err(error)) => {
-                warn!(%agent, "a request of an agent is refused: {error}");
+                let account = self.agents.get(&agent).and_then(|present| present.account.clone());
+                let sender = format!("{agent} ({})", account.unwrap_or_default());
+                let why = format!("its request is refused: {error}");
+                self.complaints.about(
+                    &self.config.room.to_string(),
+                    &sender,
+                    std::time::Instant::now(),
+                    &why,
+                );
                 self.muc.respond(token, Err(StanzaError::new("bad-request", error.to_string())));
                 return Ok(());
             }
@@ -287,6 +380,10 @@ impl Task {
                 return Ok(());
             }
         };
+        if let Err((condition, why)) = self.believe(&agent, &message) {
+            self.muc.respond(token, Err(StanzaError::new(condition, why)));
+            return Ok(());
+        }
         match &message {
             FromAgent::Completed { execution, .. } | FromAgent::Error { execution, .. } => {
                 if let Some(present) = self.agents.get_mut(&agent) {
@@ -327,6 +424,15 @@ impl Task {
             return Ok(());
         }
         let appearance = present.appearance;
+        match &message {
+            ToAgent::Request(request) => self.trust.place(&request.execution, &agent),
+            ToAgent::Invite { executions } => {
+                for execution in executions {
+                    self.trust.place(execution, &agent);
+                }
+            }
+            _ => {}
+        }
         match native::encode_to_agent(&message) {
             Ok(encoded) => {
                 let element = payload(encoded.name, &encoded.json);
@@ -471,6 +577,7 @@ mod tests {
     fn only_heartbeats_in_a_row_tell_that_an_agent_is_gone() {
         let mut agent = Present {
             instance: String::new(),
+            former: Vec::new(),
             software: String::new(),
             account: None,
             appearance: 1,

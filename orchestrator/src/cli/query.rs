@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use rustls::pki_types::ServerName;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use wps_remote_xmpp::net::{Trust, client_config};
 
 use super::{complain, print};
 use crate::compose::LOCAL_SECRET;
@@ -18,7 +20,8 @@ const MAX_ANSWER: u64 = 64 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct Target {
-    /// Address of the running orchestrator; default: [http] listen of the configuration
+    /// Address of the running orchestrator, with https:// in front where it speaks HTTPS; default: [http] listen of the
+    /// configuration
     #[arg(long, value_name = "HOST:PORT")]
     at: Option<String>,
     /// JSON instead of a table
@@ -64,6 +67,28 @@ pub(super) enum AgentAction {
 struct Orchestrator {
     address: String,
     token: Option<String>,
+    tls: Option<Tls>,
+}
+
+/// HTTPS, and whose certificate is expected.
+struct Tls {
+    name: String,
+    trust: Trust,
+}
+
+/// A connection, with or without TLS.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+impl Orchestrator {
+    async fn connect(&self) -> std::io::Result<Box<dyn Stream>> {
+        let stream = TcpStream::connect(&self.address).await?;
+        let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
+        let config = client_config(&tls.trust).map_err(std::io::Error::other)?;
+        let name = ServerName::try_from(tls.name.clone()).map_err(std::io::Error::other)?;
+        let secured = tokio_rustls::TlsConnector::from(config).connect(name, stream).await;
+        Ok(Box::new(secured?))
+    }
 }
 
 impl Target {
@@ -73,14 +98,27 @@ impl Target {
         let own = || std::fs::read_to_string(config.data_dir.join(LOCAL_SECRET)).ok();
         let token = lent.or_else(|| if self.at.is_none() { own() } else { None });
         let token = token.map(|token| token.trim().to_owned());
+        let address = self.address(config);
+        let tls = match &self.at {
+            // Ours is known by its file, whatever names it carries.
+            None => config.http.tls.as_ref().map(|files| Trust::ca_file(&files.certificate)),
+            Some(at) => at.starts_with("https://").then(Trust::default),
+        };
+        let name = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+        let name = name.trim_matches(['[', ']']).to_owned();
         Orchestrator {
-            address: self.address(config),
+            address,
+            tls: tls.map(|trust| Tls { name, trust }),
             token: token.filter(|t| t.bytes().all(|b| b.is_ascii_graphic())),
         }
     }
 
     fn address(&self, config: &Config) -> String {
-        self.at.clone().unwrap_or_else(|| {
+        let at = self.at.as_deref().map(|at| {
+            let bare = at.trim_start_matches("https://").trim_start_matches("http://");
+            bare.trim_end_matches('/').to_owned()
+        });
+        at.unwrap_or_else(|| {
             let mut listen = config.http.listen;
             if listen.ip().is_unspecified() {
                 listen.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
@@ -200,7 +238,7 @@ pub(super) async fn usage(config: &Config, target: &Target, user: Option<&str>) 
 
 pub(super) async fn agents(config: &Config, target: &Target) -> ExitCode {
     show(&target.orchestrator(config), "/agents", target.json, |value| {
-        table(
+        let mut text = table(
             value.get("agents").unwrap_or(&Value::Null),
             &[
                 ("AGENT", "/id"),
@@ -215,7 +253,23 @@ pub(super) async fn agents(config: &Config, target: &Target) -> ExitCode {
                 ("WARNING", "/load/warning"),
                 ("DIFFER", "/conflicts"),
             ],
-        )
+        );
+        let incidents = value.get("not_believed").unwrap_or(&Value::Null);
+        if incidents.as_array().is_some_and(|list| !list.is_empty()) {
+            text.push_str("\nNot believed since the start:\n");
+            text.push_str(&table(
+                incidents,
+                &[
+                    ("WHAT", "/what"),
+                    ("SENDER", "/sender"),
+                    ("ACCOUNT", "/account"),
+                    ("TIMES", "/count"),
+                    ("LAST", "/last"),
+                    ("WHY", "/why"),
+                ],
+            ));
+        }
+        text
     })
     .await
 }
@@ -260,17 +314,21 @@ async fn get(orchestrator: &Orchestrator, path: &str) -> std::io::Result<(u16, S
 
 /// One request without a body; HTTP/1.0, so that the end of the connection is the end of the answer.
 async fn ask(method: &str, orchestrator: &Orchestrator, path: &str) -> std::io::Result<(u16, String)> {
-    let Orchestrator { address, token } = orchestrator;
+    let Orchestrator { address, token, .. } = orchestrator;
     let authorization =
         token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
     let exchange = async {
-        let mut stream = TcpStream::connect(address).await?;
+        let mut stream = orchestrator.connect().await?;
         let request = format!(
             "{method} {path} HTTP/1.0\r\nHost: {address}\r\nAccept: application/json\r\nContent-Length: 0\r\n{authorization}Connection: close\r\n\r\n"
         );
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
-        stream.take(MAX_ANSWER).read_to_end(&mut answer).await?;
+        // TLS without a farewell (RFC 8446 §6.1) cuts nothing off: the length of what we ask for is in its head.
+        match stream.take(MAX_ANSWER).read_to_end(&mut answer).await {
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof && !answer.is_empty() => 0,
+            read => read?,
+        };
         Ok::<_, std::io::Error>(String::from_utf8_lossy(&answer).into_owned())
     };
     let answer = tokio::time::timeout(Duration::from_secs(30), exchange)

@@ -46,6 +46,41 @@ pub const SCHEMA: Schema = Schema {
                 )
                 .or("32")
                 .unit("MB"),
+                Key::new(
+                    "certificate",
+                    Kind::Path,
+                    "Certificate chain in PEM: `listen` then speaks HTTPS only; read again when it changes, and on SIGHUP",
+                ),
+                Key::new("key", Kind::Path, "Its private key in PEM"),
+                Key::new(
+                    "max_connections",
+                    Kind::Integer { min: 16, max: 1_000_000 },
+                    "Most connections at once; when more come, those give way that were idle for the longest time",
+                )
+                .or("4096"),
+                Key::new(
+                    "max_connections_per_address",
+                    WHOLE,
+                    "Most connections at once from one address (a /64 network of IPv6 is one), proxies excepted; 0 = no bound; default: 256, none on loopback",
+                ),
+                Key::new(
+                    "requests_per_minute",
+                    WHOLE,
+                    "Most requests in a minute from one address; 0 = no bound; default: 6000, none on loopback",
+                ),
+                Key::new(
+                    "user_requests_per_minute",
+                    WHOLE,
+                    "Most requests in a minute of one user who has logged in; 0 = no bound",
+                )
+                .or("0"),
+                Key::new(
+                    "header_timeout_s",
+                    POSITIVE,
+                    "Longest time to receive the head of a request, and longest silence between two requests",
+                )
+                .or("30")
+                .unit("s"),
                 Key::new("request_timeout_s", POSITIVE, "Longest time to receive a request")
                     .or("60")
                     .unit("s"),
@@ -167,6 +202,7 @@ pub const SCHEMA: Schema = Schema {
                 Key::new("key", Kind::Path, "Its private key in PEM"),
             ],
         },
+        super::agents::AGENTS,
         Part {
             name: "store",
             doc: "Where jobs are kept.",

@@ -17,7 +17,7 @@ use crate::encoding::delivery;
 use crate::encoding::iso_time;
 use crate::encoding::kvp::Query;
 use crate::encoding::{Fault, FaultKind};
-use crate::engine::job::{Job, JobId, JobState, LogLine};
+use crate::engine::job::{Job, JobId, JobState, LogLine, Timestamp};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// Jobs in one answer, unless the client says otherwise.
@@ -82,7 +82,24 @@ pub(super) async fn agents(State(state): State<AppState>, Extension(asking): Ext
             })
         })
         .collect();
-    answer("agents", StatusCode::OK, &json!({ "agents": agents, "drained": overview.drained }))
+    let incidents: Vec<Value> = state
+        .telemetry
+        .incidents()
+        .iter()
+        .map(|incident| {
+            let since = incident.at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            let at = Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+            json!({
+                "what": incident.what,
+                "sender": incident.sender,
+                "account": incident.account,
+                "why": incident.why,
+                "last": iso_time(at),
+                "count": incident.count,
+            })
+        })
+        .collect();
+    answer("agents", StatusCode::OK, &json!({ "agents": agents, "drained": overview.drained, "not_believed": incidents }))
 }
 
 /// The newest jobs; `?limit=n`.

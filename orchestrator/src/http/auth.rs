@@ -2,7 +2,7 @@
 //! refused away with the status and the challenge that clients understand. Decides nothing about processes or jobs.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::{Request, State};
 use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
@@ -10,7 +10,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::{AppState, HttpConfig, Operation, Peer, report_on};
-use crate::access::{Caller, Denied, Presented};
+use crate::access::{Caller, Denied, Presented, Proof, source};
 use crate::encoding::{Face, Fault, FaultKind};
 use crate::engine::job::Timestamp;
 use crate::limits::Who;
@@ -52,6 +52,10 @@ impl Asking {
 pub(super) async fn identify(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
     let from = client(&state.config, request.headers(), peer);
+    if let Some(wait) = from.and_then(|from| state.rates.addresses.take(source(from), Instant::now()).err()) {
+        let why = "too many requests from your address ([http] requests_per_minute)";
+        return too_many(why, wait, face_of(request.uri().path().trim_matches('/')));
+    }
     let access = state.access.clone();
     let config = access.config();
     let headers = request.headers();
@@ -76,6 +80,13 @@ pub(super) async fn identify(State(state): State<AppState>, mut request: Request
         }
         Err(denied) => return turned_away(&state, &denied, face_of(&page)),
     };
+    if caller.is_logged_in()
+        && caller.proof != Proof::Local
+        && let Err(wait) = state.rates.users.take(caller.user.0.clone(), Instant::now())
+    {
+        let why = format!("too many requests of `{}` ([http] user_requests_per_minute)", caller.user.0);
+        return too_many(&why, wait, face_of(&page));
+    }
     request.extensions_mut().insert(Asking { caller, from });
     let mut response = next.run(request).await;
     if response.status() == StatusCode::UNAUTHORIZED {
@@ -86,6 +97,16 @@ pub(super) async fn identify(State(state): State<AppState>, mut request: Request
 
 fn face_of(page: &str) -> Face {
     if page.ends_with("/2.0.0") { Face::Wps2 } else { Face::Wps1 }
+}
+
+/// Whoever asks too often is told when to come again (RFC 6585 §4).
+fn too_many(why: &str, wait: Duration, face: Face) -> Response {
+    let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
+    let mut response =
+        report_on(&Fault::new(FaultKind::TooManyRequests, format!("{why}; try again in {seconds} s")), face);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response.extensions_mut().insert(Operation("limited"));
+    response
 }
 
 fn turned_away(state: &AppState, denied: &Denied, face: Face) -> Response {

@@ -120,7 +120,7 @@ impl Chain<'_> {
     /// The path below our own address: the one that the client used, the configured one, or the one where we listen.
     fn path_below(&self, url: &Url) -> Option<String> {
         let config = &self.state.config;
-        let listen = format!("http://{}", config.listen);
+        let listen = format!("{}://{}", config.scheme(), config.listen);
         let own = [Some(self.arrival.base.as_str()), config.public_url.as_deref(), Some(listen.as_str())];
         own.into_iter().flatten().find_map(|own| {
             let own = Url::parse(own).ok()?;

@@ -12,14 +12,16 @@ pub(super) fn base(config: &HttpConfig, headers: &HeaderMap, uri: &Uri, peer: Op
         return url.trim_end_matches('/').to_owned();
     }
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let mut scheme = "http";
+    let mut scheme = config.scheme();
     let mut prefix = String::new();
     let mut authority = None;
     if peer.is_some_and(|peer| config.trusted_proxies.contains(&peer.ip().to_canonical())) {
         // A chain of proxies appends; the first entry is what the client asked for.
         let first = |name: &str| text(name).and_then(|list| list.split(',').next()).map(str::trim);
-        if first("x-forwarded-proto").is_some_and(|proto| proto.eq_ignore_ascii_case("https")) {
-            scheme = "https";
+        match first("x-forwarded-proto") {
+            Some(proto) if proto.eq_ignore_ascii_case("https") => scheme = "https",
+            Some(proto) if proto.eq_ignore_ascii_case("http") => scheme = "http",
+            _ => {}
         }
         authority = first("x-forwarded-host").filter(|host| is_authority(host)).map(str::to_owned);
         if let Some(path) = first("x-forwarded-prefix").filter(|path| is_path(path)) {

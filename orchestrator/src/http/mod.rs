@@ -14,15 +14,18 @@ mod auth;
 mod body;
 mod cache;
 mod chain;
+mod connections;
 mod encoded;
 mod files;
 mod guard;
 mod links;
 mod page;
+mod rate;
 mod run;
 mod serve;
 mod shares;
 mod stall;
+pub mod tls;
 mod wps;
 mod wps1;
 mod wps2;
@@ -64,6 +67,18 @@ pub struct HttpConfig {
     pub max_body_bytes: u64,
     /// Largest result file in bytes that is put into a document; a larger one is linked.
     pub max_inline_bytes: u64,
+    /// Certificate and key of HTTPS; without them plain HTTP is served.
+    pub tls: Option<tls::TlsFiles>,
+    /// Most connections at once; when more come, those give way that were idle for the longest time. 0 = no bound.
+    pub max_connections: usize,
+    /// Most connections at once from one address, or one /64 network of IPv6; 0 = no bound.
+    pub max_connections_per_address: usize,
+    /// Most requests in a minute from one address, or one /64 network of IPv6; 0 = no bound.
+    pub requests_per_minute: u32,
+    /// Most requests in a minute of one user; 0 = no bound.
+    pub user_requests_per_minute: u32,
+    /// Longest time to receive the head of a request, and longest silence between two requests.
+    pub header_timeout: Duration,
     /// Longest time to receive a request.
     pub request_timeout: Duration,
     /// Longest time that a client may take nothing of an answer that is on its way.
@@ -85,12 +100,25 @@ impl Default for HttpConfig {
             cors_origins: vec!["*".to_owned()],
             max_body_bytes: 50 << 20,
             max_inline_bytes: 32 << 20,
+            tls: None,
+            max_connections: 4096,
+            max_connections_per_address: 0,
+            requests_per_minute: 0,
+            user_requests_per_minute: 0,
+            header_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(120),
             sync_timeout: Duration::from_secs(600),
             settle: Duration::ZERO,
             service: ServiceInfo::default(),
         }
+    }
+}
+
+impl HttpConfig {
+    /// What clients speak with us when nobody is in between.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 }
 
@@ -109,7 +137,14 @@ pub struct AppState {
     overview: watch::Receiver<Arc<Overview>>,
     bodies: Arc<Semaphore>,
     documents: Arc<cache::Cache>,
+    rates: Arc<Rates>,
     stopping: CancellationToken,
+}
+
+/// How often clients may ask.
+struct Rates {
+    addresses: rate::Rates<IpAddr>,
+    users: rate::Rates<String>,
 }
 
 impl AppState {
@@ -123,6 +158,10 @@ impl AppState {
     ) -> Self {
         let units = config.max_body_bytes.div_ceil(BODY_UNIT).saturating_mul(BODIES_AT_ONCE);
         let units = usize::try_from(units).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS);
+        let rates = Rates {
+            addresses: rate::Rates::new(config.requests_per_minute),
+            users: rate::Rates::new(config.user_requests_per_minute),
+        };
         Self {
             jobs,
             config,
@@ -131,6 +170,7 @@ impl AppState {
             overview,
             bodies: Arc::new(Semaphore::new(units)),
             documents: Arc::default(),
+            rates: Arc::new(rates),
             stopping: CancellationToken::new(),
         }
     }

@@ -1,13 +1,16 @@
 //! A connection whose other end must go on taking what it is sent: one that takes nothing would keep a place, a file and
-//! memory for ever. Knows no HTTP.
+//! memory for ever. Also tells when the last byte came or went. Knows no HTTP.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
+
+use super::connections::Activity;
 
 /// Fails a write that has been waiting for `limit` without a byte being taken.
 #[derive(Debug)]
@@ -16,17 +19,19 @@ pub(super) struct Stalling<S> {
     limit: Duration,
     end: Pin<Box<Sleep>>,
     waiting: bool,
+    activity: Arc<Activity>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Stalling<S> {
-    pub(super) fn new(stream: S, limit: Duration) -> Self {
-        Self { stream, limit, end: Box::pin(sleep(limit)), waiting: false }
+    pub(super) fn new(stream: S, limit: Duration, activity: Arc<Activity>) -> Self {
+        Self { stream, limit, end: Box::pin(sleep(limit)), waiting: false, activity }
     }
 
     /// Lets a pending write wait no longer than the limit.
     fn bounded<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.waiting = false;
+            self.activity.moved();
             return written;
         }
         if !self.waiting {
@@ -46,7 +51,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stalling<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_ready() {
+            self.activity.moved();
+        }
+        read
     }
 }
 
@@ -86,12 +95,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
+    use super::super::connections::{Bounds, Connections};
     use super::*;
 
     #[tokio::test]
     async fn whoever_takes_nothing_is_given_up_and_whoever_takes_little_is_not() {
         let (ours, mut theirs) = duplex(10);
-        let mut ours = Stalling::new(ours, Duration::from_millis(200));
+        let mut ours = {
+            let connections = Connections::new(Bounds { total: 0, per_address: 0 });
+            let (place, _) = connections.admit([127, 0, 0, 1].into(), false).unwrap();
+            Stalling::new(ours, Duration::from_millis(200), place.activity.clone())
+        };
         let taking = async {
             let mut taken = Vec::new();
             while taken.len() < 35 {

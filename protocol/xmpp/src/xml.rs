@@ -7,6 +7,8 @@ use xmpp_parsers::minidom::{Element, Node};
 /// Namespaces used in more than one module.
 pub(crate) mod ns {
     pub const CLIENT: &str = "jabber:client";
+    /// An account that was made for one login gets its password.
+    pub const ENROL: &str = "urn:xmpp:wps-remote:enrol:1";
     pub const STREAM: &str = "http://etherx.jabber.org/streams";
     pub const STREAM_ERRORS: &str = "urn:ietf:params:xml:ns:xmpp-streams";
     pub const STANZA_ERRORS: &str = "urn:ietf:params:xml:ns:xmpp-stanzas";

@@ -13,7 +13,6 @@ mod files;
 mod settings;
 #[cfg(test)]
 mod tests;
-mod trust;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -23,9 +22,9 @@ use wps_remote_protocol::legacy::{LegacyLoad, LegacyOutput, Order};
 use wps_remote_protocol::{AgentId, ExecutionId, ProcessDescription};
 
 use super::Inbound;
+use super::complaints::Complaints;
 pub(super) use files::collect;
 pub use settings::{LegacyAgents, LegacyConfig, LegacyFiles, PatternError};
-use trust::Complaints;
 
 /// What the operator reads about every agent of this dialect.
 pub const SOFTWARE: &str = "old dialect (Python agent)";

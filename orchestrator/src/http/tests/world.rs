@@ -76,7 +76,7 @@ pub async fn world_with(
     let address = listener.local_addr().unwrap();
     let state = AppState::new(jobs, Arc::new(config), Arc::new(access), Arc::new(Telemetry::default()), seen);
     let shutdown = CancellationToken::new();
-    let served = tokio::spawn(serve(listener, state, shutdown.clone()));
+    let served = tokio::spawn(serve(listener, state, None, shutdown.clone()));
     let world = World {
         address,
         store,

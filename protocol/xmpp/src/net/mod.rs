@@ -4,6 +4,7 @@
 mod tls;
 mod trust;
 
+pub use tls::client_config;
 pub use trust::{Trust, TrustError};
 
 use crate::stream::{BoxBytes, Budget, Link, Stop, Transport, raw, transport};
@@ -166,7 +167,7 @@ impl Connector {
             }
             Security::StartTls | Security::DirectTls => Some(Tls {
                 starttls: security == Security::StartTls,
-                config: tls::client_config(trust)?,
+                config: client_config(trust)?,
                 server_name: trust.server_name.clone(),
                 insecure: trust.insecure,
             }),

@@ -10,11 +10,14 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
-/// The client's TLS settings for `trust`.
+/// The client's TLS settings for `trust`, also for what is no XMPP.
+///
+/// # Errors
+/// [`TrustError`] if the settings cannot be used.
 ///
 /// The crypto provider is named explicitly: with a second one in the program the library's default would be
 /// ambiguous and every handshake would fail.
-pub(super) fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TrustError> {
+pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TrustError> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Verifier { rule: rule(trust, &provider)?, provider: provider.clone() };
     let config = ClientConfig::builder_with_provider(provider)

@@ -1,5 +1,5 @@
 //! The accounts of the embedded server: one text file, `user:secret` per line, secrets salted as RFC 5802 stores
-//! them. Read again whenever it changes; a broken edit keeps the last good content. Knows files, not logins.
+//! them; `;once=` and a time behind it make an account that opens once, until then, to get a password of its own. Read again whenever it changes; a broken edit keeps the last good content. Knows files, not logins.
 
 use super::sasl::{Secrets, normalised};
 use super::scram::Secret;
@@ -12,6 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
+/// Marks an account that was made for one login; seconds since 1970 follow.
+const ONCE: &str = ";once=";
+/// Shortest and longest password that an enrolled account may get, in bytes.
+const PASSWORD: std::ops::RangeInclusive<usize> = 16..=256;
 const HEADING: &str =
     "# Accounts of the embedded XMPP server: user:iterations$salt$keys (RFC 5802). No passwords.\n";
 /// The line that makes up secrets for users who do not exist.
@@ -44,6 +48,15 @@ pub enum AccountsError {
         /// As given.
         user: String,
     },
+    /// It is not, or no longer, an account that waits for its first login.
+    #[error("the account `{user}` does not wait for its first login (any more)")]
+    NotWaiting {
+        /// The user.
+        user: String,
+    },
+    /// Too easy, or too long to be meant.
+    #[error("the password of an enrolled account has {} to {} bytes", PASSWORD.start(), PASSWORD.end())]
+    BadPassword,
     /// Nobody could log in with it.
     #[error("the password of `{user}` is empty")]
     EmptyPassword {
@@ -83,7 +96,25 @@ struct Stamp {
 #[derive(Default, Clone)]
 struct Content {
     seed: Vec<u8>,
-    users: BTreeMap<String, Secret>,
+    users: BTreeMap<String, Account>,
+}
+
+#[derive(Clone)]
+struct Account {
+    secret: Secret,
+    /// Waits for its first login until then, in seconds since 1970.
+    once: Option<u64>,
+}
+
+impl Account {
+    fn is_over(&self, now: u64) -> bool {
+        self.once.is_some_and(|until| now > until)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "invitations expire; no engine sees this time")]
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 impl Accounts {
@@ -107,9 +138,70 @@ impl Accounts {
         if password.is_empty() {
             return Err(AccountsError::EmptyPassword { user });
         }
+        let secret = Secret::of_password(password, rand::random());
+        self.change(|content| {
+            content.users.insert(user, Account { secret, once: None });
+            Ok(())
+        })
+    }
+
+    /// Adds an account that opens with this secret until `until` (seconds since 1970), and then only to give it a password
+    /// of its own ([`session::enrol`](crate::session::enrol)). One that exists loses its password.
+    ///
+    /// # Errors
+    /// See [`AccountsError`].
+    pub fn invite(&self, user: &str, secret: &str, until: u64) -> Result<(), AccountsError> {
+        let user = normalised(user).ok_or_else(|| AccountsError::BadUser { user: user.to_owned() })?;
+        let secret = Secret::of_password(secret, rand::random());
+        self.change(|content| {
+            content.users.insert(user, Account { secret, once: Some(until) });
+            Ok(())
+        })
+    }
+
+    /// The accounts that wait for their first login, and until when (seconds since 1970).
+    ///
+    /// # Errors
+    /// See [`AccountsError`].
+    pub fn waiting(&self) -> Result<Vec<(String, u64)>, AccountsError> {
+        let users = self.read()?.users.into_iter();
+        Ok(users.filter_map(|(user, account)| Some((user, account.once?))).collect())
+    }
+
+    /// Whether the account waits for its first login: nothing but [`Accounts::redeem`] is open to it then.
+    pub(super) fn is_waiting(&self, user: &str) -> bool {
+        self.current().content.users.get(user).is_some_and(|account| account.once.is_some())
+    }
+
+    /// Gives an account that waits for its first login the password that it will have. Works once.
+    pub(super) fn redeem(&self, user: &str, password: &str) -> Result<(), AccountsError> {
+        if !PASSWORD.contains(&password.len()) {
+            return Err(AccountsError::BadPassword);
+        }
+        let secret = Secret::of_password(password, rand::random());
+        self.change(|content| {
+            let account = content.users.get_mut(user).filter(|account| account.once.is_some());
+            let account = account.filter(|account| !account.is_over(now()));
+            let account = account.ok_or_else(|| AccountsError::NotWaiting { user: user.to_owned() })?;
+            *account = Account { secret, once: None };
+            Ok(())
+        })
+    }
+
+    /// Changes the file, while no other process does.
+    fn change<T>(
+        &self,
+        edit: impl FnOnce(&mut Content) -> Result<T, AccountsError>,
+    ) -> Result<T, AccountsError> {
+        let mut beside = self.path.as_os_str().to_owned();
+        beside.push(".lock");
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).open(beside);
+        let lock = lock.map_err(self.failed())?;
+        lock.lock().map_err(self.failed())?;
         let mut content = self.read()?;
-        content.users.insert(user, Secret::of_password(password, rand::random()));
-        self.write(content)
+        let done = edit(&mut content)?;
+        self.write(content)?;
+        Ok(done)
     }
 
     /// Removes an account; says whether there was one. A session that is logged in stays until it ends.
@@ -117,12 +209,7 @@ impl Accounts {
     /// # Errors
     /// See [`AccountsError`].
     pub fn remove(&self, user: &str) -> Result<bool, AccountsError> {
-        let mut content = self.read()?;
-        let known = normalised(user).is_some_and(|user| content.users.remove(&user).is_some());
-        if known {
-            self.write(content)?;
-        }
-        Ok(known)
+        self.change(|content| Ok(normalised(user).is_some_and(|user| content.users.remove(&user).is_some())))
     }
 
     /// The names of all accounts.
@@ -168,7 +255,12 @@ impl Accounts {
                 content.seed = BASE64.decode(secret).map_err(|_| wrong())?;
             } else {
                 let user = normalised(user).ok_or_else(wrong)?;
-                content.users.insert(user, Secret::from_text(secret).ok_or_else(wrong)?);
+                let (secret, once) = match secret.split_once(ONCE) {
+                    Some((secret, until)) => (secret, Some(until.parse().map_err(|_| wrong())?)),
+                    None => (secret, None),
+                };
+                let secret = Secret::from_text(secret).ok_or_else(wrong)?;
+                content.users.insert(user, Account { secret, once });
             }
         }
         Ok(content)
@@ -181,8 +273,9 @@ impl Accounts {
         }
         let mut text = String::from(HEADING);
         text.push_str(&format!("{SEED}:{}\n", BASE64.encode(&content.seed)));
-        for (user, secret) in &content.users {
-            text.push_str(&format!("{user}:{}\n", secret.to_text()));
+        for (user, account) in &content.users {
+            let once = account.once.map(|until| format!("{ONCE}{until}")).unwrap_or_default();
+            text.push_str(&format!("{user}:{}{once}\n", account.secret.to_text()));
         }
         write_private(&self.path, text.as_bytes()).map_err(self.failed())
     }
@@ -212,8 +305,8 @@ impl Accounts {
 impl Secrets for Accounts {
     fn secret(&self, user: &str) -> (Secret, bool) {
         let cache = self.current();
-        match cache.content.users.get(user) {
-            Some(secret) => (secret.clone(), true),
+        match cache.content.users.get(user).filter(|account| !account.is_over(now())) {
+            Some(account) => (account.secret.clone(), true),
             None => (Secret::of_nobody(user, &cache.content.seed), false),
         }
     }
@@ -299,6 +392,26 @@ mod tests {
         assert!(accounts.secret("agent").1);
         let error = accounts.list().unwrap_err().to_string();
         assert!(error.contains("accounts:4: not an account"), "{error}");
+    }
+
+    #[test]
+    fn an_invitation_opens_once_and_in_time() {
+        let (_folder, path) = file();
+        let accounts = Accounts::new(&path);
+        accounts.invite("Agent", "one-time secret", now() + 60).unwrap();
+        assert!(accounts.is_waiting("agent") && accounts.secret("agent").1);
+        assert_eq!(accounts.waiting().unwrap().len(), 1);
+        assert!(matches!(accounts.redeem("agent", "short"), Err(AccountsError::BadPassword)));
+        accounts.redeem("agent", "a password of its own").unwrap();
+        assert!(!accounts.is_waiting("agent"));
+        let (secret, known) = accounts.secret("agent");
+        assert!(known && secret.opens_with("a password of its own") && !secret.opens_with("one-time secret"));
+        let again = accounts.redeem("agent", "another password of its own");
+        assert!(matches!(again, Err(AccountsError::NotWaiting { .. })));
+        accounts.invite("late", "one-time secret", now() - 1).unwrap();
+        assert!(!accounts.secret("late").1, "it is over");
+        let late = accounts.redeem("late", "a password of its own");
+        assert!(matches!(late, Err(AccountsError::NotWaiting { .. })));
     }
 
     #[test]

@@ -3,10 +3,10 @@
 
 use super::negotiate::negotiate;
 use super::registry::{Cut, Item, Pressure, Session};
-use super::{CLOSE_PATIENCE, Core, Origin};
-use crate::Element;
+use super::{AccountsError, CLOSE_PATIENCE, Core, Origin};
 use crate::stream::{BoxBytes, Link, Stop};
-use crate::xml::{Build, element, ns};
+use crate::xml::{Build, element, error_of, ns, result_of};
+use crate::{Element, StanzaError};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -50,7 +50,9 @@ pub(super) async fn serve(core: Arc<Core>, io: BoxBytes, origin: Origin) {
         }
     };
     tracing::info!(jid = %session.jid, from = %origin, "XMPP session began");
-    let mut connection = Connection { core, link, session, pause: None, received: None, probes: 0 };
+    let enrolling = session.jid.node().is_some_and(|user| core.accounts.is_waiting(user.as_str()));
+    let mut connection =
+        Connection { core, link, session, enrolling, pause: None, received: None, probes: 0 };
     let end = poll_fn(|cx| connection.poll(cx)).await;
     connection.finish(end).await;
 }
@@ -59,6 +61,8 @@ struct Connection {
     core: Arc<Core>,
     link: Link,
     session: Session,
+    /// It was let in to get a password, and for nothing else.
+    enrolling: bool,
     pause: Option<Pause>,
     /// Stanzas received since XEP-0198 was enabled.
     received: Option<u32>,
@@ -160,11 +164,44 @@ impl Connection {
         if let Some(received) = &mut self.received {
             *received = received.wrapping_add(1);
         }
+        if self.enrolling {
+            return self.enrol(&stanza);
+        }
         // RFC 6120 §8.1.2.1: whatever the client says about itself.
         let stanza = stanza.with("from", self.session.jid.to_string());
         if let Some(pressure) = self.core.router.route(stanza, &self.session.jid) {
             self.pause = Some(Pause::new(pressure));
         }
+    }
+
+    /// All that a session may do that was let in with a secret for one use.
+    fn enrol(&mut self, stanza: &Element) {
+        let request = stanza.name() == "iq" && matches!(stanza.attr("type"), Some("get" | "set"));
+        let Some(enrol) = stanza.get_child("enrol", ns::ENROL).filter(|_| request) else {
+            if stanza.attr("type") != Some("error") && stanza.attr("type") != Some("result") {
+                let why = "this login is for enrolment only";
+                self.link.push(error_of(stanza, &StanzaError::new("not-authorized", why)));
+            }
+            return;
+        };
+        let jid = &self.session.jid;
+        let user = jid.node().map(|user| user.as_str().to_owned()).unwrap_or_default();
+        let answer = match self.core.accounts.redeem(&user, &enrol.text()) {
+            Ok(()) => {
+                tracing::info!(%jid, "an account was enrolled");
+                let welcome = self.core.welcome.clone().unwrap_or_default();
+                result_of(stanza).child(element("enrolled", ns::ENROL).text_of(&welcome))
+            }
+            Err(error @ (AccountsError::NotWaiting { .. } | AccountsError::BadPassword)) => {
+                tracing::warn!(%jid, "an enrolment was refused: {error}");
+                error_of(stanza, &StanzaError::new("not-acceptable", error.to_string()))
+            }
+            Err(error) => {
+                tracing::error!(%jid, "an account could not be enrolled: {error}");
+                error_of(stanza, &StanzaError::new("internal-server-error", ""))
+            }
+        };
+        self.link.push(answer);
     }
 
     /// XEP-0198 without resumption: counts and answers.

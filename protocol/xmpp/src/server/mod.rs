@@ -70,6 +70,8 @@ pub struct ServerConfig {
     pub certificate: Option<Certificate>,
     /// What clients may take.
     pub limits: Limits,
+    /// What an account is told that has just been enrolled ([`Accounts::invite`]).
+    pub welcome: Option<String>,
 }
 
 impl ServerConfig {
@@ -84,6 +86,7 @@ impl ServerConfig {
             listen: Vec::new(),
             certificate: None,
             limits: Limits::default(),
+            welcome: None,
         }
     }
 }
@@ -202,6 +205,7 @@ struct Core {
     accounts: Accounts,
     identity: Option<Identity>,
     limits: Limits,
+    welcome: Option<String>,
     admissions: Arc<Admissions>,
     stopping: CancellationToken,
 }
@@ -284,6 +288,7 @@ pub fn start(config: ServerConfig) -> Result<Server, ServerError> {
         identity,
         admissions: Admissions::new(config.limits.connections, config.limits.connections_per_address),
         limits: config.limits,
+        welcome: config.welcome,
         stopping: CancellationToken::new(),
     });
     let tasks = TaskTracker::new();
@@ -299,6 +304,14 @@ pub fn start(config: ServerConfig) -> Result<Server, ServerError> {
     let (pipes, ends) = mpsc::channel(16);
     tasks.spawn(accept_pipes(core.clone(), tasks.clone(), ends));
     Ok(Server { core, tasks, addresses, pipes })
+}
+
+/// SHA-256 of the certificate of a server that need not run; a generated one is made if it is not there yet.
+///
+/// # Errors
+/// See [`CertificateError`].
+pub fn certificate_sha256(certificate: &Certificate, domain: &str) -> Result<[u8; 32], CertificateError> {
+    tls::identity(certificate, domain).map(|identity| identity.sha256)
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {

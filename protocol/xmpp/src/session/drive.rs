@@ -36,7 +36,7 @@ const SLOW_CAP: Duration = Duration::from_secs(30);
 /// A session that lasted this long starts the back-off anew.
 const STABLE: Duration = Duration::from_secs(20);
 /// For the farewell on the stream.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs the session until it is closed, its handles are gone, or nobody takes its events any more.
 pub(crate) async fn drive<A: Application>(

@@ -11,10 +11,12 @@
 
 mod drive;
 mod ending;
+mod enrol;
 mod login;
 mod tracker;
 
 pub use ending::Ending;
+pub use enrol::{EnrolError, enrol};
 
 pub(crate) use drive::drive;
 pub(crate) use tracker::Tracker;
