@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use crate::access::Audit;
 use crate::chain::chain;
 use crate::config::{Config, SCHEMA};
 use crate::service::{self, News};
@@ -302,6 +303,15 @@ async fn stop_signal() {
         Err(_) => {
             let _ = tokio::signal::ctrl_c().await;
         }
+    }
+}
+
+/// Writes a change of who may do what into the audit file, if there is one.
+fn audited(config: &Config, what: &'static str, subject: &str) {
+    let user = format!("uid {}", rustix::process::getuid().as_raw());
+    match Audit::open(config.access.audit_file.as_deref()) {
+        Ok(audit) => audit.administered(&user, what, subject),
+        Err(error) => warn(format_args!("the audit file cannot be written: {error}")),
     }
 }
 

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 const BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0];
 
 /// What occupants of the rooms can do without being allowed to, as figures name it: to appear under somebody's name, to
-/// announce a process, to report about an execution that it does not have, to speak without being an agent.
-pub const NOT_BELIEVED: [&str; 4] = ["name", "process", "report", "stranger"];
+/// announce a process, to report about an execution that it does not have, to speak without being an agent; all of it in the old
+/// dialect.
+pub const NOT_BELIEVED: [&str; 5] = ["name", "process", "report", "stranger", "old"];
 
 /// Incidents that are kept for operators.
 const INCIDENTS: usize = 100;

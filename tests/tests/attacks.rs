@@ -622,9 +622,11 @@ fn no_secret_is_in_any_log() {
             ("the operator's secret".to_owned(), file("operator-token")),
             ("the key of links".to_owned(), file("share-key")),
         ]);
-        let logs =
-            [orchestrator.program().log(), agent.program().log(), std::fs::read_to_string(&audit).unwrap()]
-                .concat();
+        let book = std::fs::read_to_string(&audit).unwrap();
+        for deed in ["add user", "create token", "enrol account", "execute", "share", "refused"] {
+            assert!(book.contains(&format!("\"did\":\"{deed}\"")), "{deed} is not in the book:\n{book}");
+        }
+        let logs = [orchestrator.program().log(), agent.program().log(), book].concat();
         assert!(
             logs.contains("TRACE") || logs.contains("DEBUG"),
             "the logs are meant to be as talkative as they get"

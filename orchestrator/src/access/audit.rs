@@ -1,4 +1,5 @@
-//! Who did what: one line for each login that failed and each deed that changes something, in the log under the target
+//! Who did what: one line for each login that failed and each deed that changes something, and each change of users, tokens and
+//! accounts on the command line, in the log under the target
 //! `audit` and, if wanted, as JSON lines in a file of its own.
 
 use std::fs::{File, OpenOptions};
@@ -39,6 +40,11 @@ impl Audit {
         let from = from.map(|ip| ip.to_string()).unwrap_or_default();
         tracing::warn!(target: "audit", user, from, why, "refused");
         self.write(json!({"user": user, "from": from, "did": "refused", "why": why}));
+    }
+
+    /// Somebody on this host changed who may do what, by the command line: into the file only.
+    pub fn administered(&self, user: &str, what: &'static str, subject: &str) {
+        self.write(json!({"user": user, "proof": "host", "from": "", "did": what, "subject": subject}));
     }
 
     fn write(&self, entry: Value) {

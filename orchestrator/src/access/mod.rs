@@ -86,6 +86,8 @@ pub struct Presented<'a> {
     pub proxy_roles: Option<&'a str>,
     /// The other end of the connection.
     pub peer: Option<IpAddr>,
+    /// The client itself, as far as trusted proxies tell; whoever guesses is braked by this address.
+    pub client: Option<IpAddr>,
 }
 
 /// Why a caller is not served.
@@ -241,15 +243,15 @@ impl Access {
             if let (false, Some(anonymous)) = (self.has_logins(), self.config.rules.anonymous()) {
                 return Ok(anonymous);
             }
-            if let Some(wait) = presented.peer.and_then(|peer| self.throttle.blocked(peer)) {
-                let address = presented.peer.unwrap_or(IpAddr::from([0, 0, 0, 0]));
+            let client = presented.client.or(presented.peer);
+            if let Some((address, wait)) = client.and_then(|at| Some((at, self.throttle.blocked(at)?))) {
                 return Err(Denied::TooMany { address, seconds: wait.as_secs().max(1) });
             }
             let proved = self.prove(authorization, now).await;
             if let Err(Denied::Wrong(why)) = &proved {
-                self.audit.refused(presented.peer, &basic_user(authorization).unwrap_or_default(), why);
-                if let Some(peer) = presented.peer {
-                    self.throttle.failed(peer);
+                self.audit.refused(client, &basic_user(authorization).unwrap_or_default(), why);
+                if let Some(client) = client {
+                    self.throttle.failed(client);
                 }
             }
             return proved;

@@ -94,7 +94,8 @@ pub(super) async fn run(
     let (collected, mut taken) = mpsc::unbounded_channel();
     let mut tick = tokio::time::interval(old::TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let old = Machine::new(config.legacy.clone());
+    let complaints = Complaints::counted(config.telemetry.clone(), "old");
+    let old = Machine::new(config.legacy.clone()).complaining(complaints);
     let trust = Trust::new(config.trust.clone());
     let mut task = Task {
         config,

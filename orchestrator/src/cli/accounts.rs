@@ -6,7 +6,7 @@ use clap::Subcommand;
 use wps_remote_protocol::enrolment::Enrolment;
 use wps_remote_xmpp::server::{Accounts, certificate_sha256};
 
-use super::{complain, print, warn};
+use super::{audited, complain, print, warn};
 use crate::bus::{Grants, is_pattern};
 use crate::chain::chain;
 use crate::compose;
@@ -69,6 +69,7 @@ pub(super) fn act(config: &Config, action: Action) -> ExitCode {
             let wish = Wish { name, namespaces, hours, host, again };
             match enrol(config, server, &accounts, &wish) {
                 Ok(token) => {
+                    audited(config, "enrol account", &wish.name);
                     print(format_args!("{token}\n"));
                     ExitCode::SUCCESS
                 }
@@ -76,7 +77,10 @@ pub(super) fn act(config: &Config, action: Action) -> ExitCode {
             }
         }
         Action::Remove { name } => match accounts.remove(&name) {
-            Ok(true) => ExitCode::SUCCESS,
+            Ok(true) => {
+                audited(config, "remove account", &name);
+                ExitCode::SUCCESS
+            }
             Ok(false) => complain(1, format!("there is no account `{name}`")),
             Err(error) => complain(1, chain(&error)),
         },
@@ -129,6 +133,7 @@ fn add(config: &Config, accounts: &Accounts, name: &str, password_stdin: bool) -
             "the account `{name}` was there already; it has a new password, which its agent needs from now on"
         ));
     }
+    audited(config, "add account", name);
     print(remote_config(config, name, &password, &room_password));
     ExitCode::SUCCESS
 }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use clap::{Subcommand, ValueEnum};
 
-use super::{complain, print};
+use super::{audited, complain, print};
 use crate::access::tokens::{self, NewToken, Use};
 use crate::access::users;
 use crate::chain::chain;
@@ -113,6 +113,13 @@ fn no_such_role(role: &str) -> ExitCode {
 
 pub(super) fn users(config: &Config, action: UserAction) -> ExitCode {
     let path = &config.access.users_file;
+    let deed = match &action {
+        UserAction::Add { name, .. } => Some(("add user", name.clone())),
+        UserAction::Password { name, .. } => Some(("change password", name.clone())),
+        UserAction::Roles { name, roles } => Some(("change roles", format!("{name}: {}", roles.join(",")))),
+        UserAction::Remove { name } => Some(("remove user", name.clone())),
+        UserAction::List => None,
+    };
     let done = match action {
         UserAction::Add { name, roles, password_stdin } => {
             if let Some(role) = unknown(config, &roles) {
@@ -169,11 +176,28 @@ pub(super) fn users(config: &Config, action: UserAction) -> ExitCode {
             })
             .map_err(|error| chain(&error)),
     };
-    done.map_or_else(|why| complain(1, why), |()| ExitCode::SUCCESS)
+    ended(config, done, deed)
+}
+
+/// The exit code, after a word in the audit file about what was changed.
+fn ended(config: &Config, done: Result<(), String>, deed: Option<(&'static str, String)>) -> ExitCode {
+    match (done, deed) {
+        (Err(why), _) => complain(1, why),
+        (Ok(()), None) => ExitCode::SUCCESS,
+        (Ok(()), Some((what, subject))) => {
+            audited(config, what, &subject);
+            ExitCode::SUCCESS
+        }
+    }
 }
 
 pub(super) fn tokens(config: &Config, action: TokenAction) -> ExitCode {
     let path = &config.access.tokens_file;
+    let deed = match &action {
+        TokenAction::Create { user, name, .. } => Some(("create token", format!("{user}: {name}"))),
+        TokenAction::Revoke { id } => Some(("revoke token", id.clone())),
+        TokenAction::List => None,
+    };
     let done = match action {
         TokenAction::Create { user, name, roles, usage, days } => {
             if let Some(role) = unknown(config, &roles) {
@@ -208,7 +232,7 @@ pub(super) fn tokens(config: &Config, action: TokenAction) -> ExitCode {
             })
             .map_err(|error| chain(&error)),
     };
-    done.map_or_else(|why| complain(1, why), |()| ExitCode::SUCCESS)
+    ended(config, done, deed)
 }
 
 #[expect(clippy::disallowed_methods, reason = "tokens expire; no engine sees this time")]

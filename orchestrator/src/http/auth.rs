@@ -68,10 +68,11 @@ pub(super) async fn identify(State(state): State<AppState>, mut request: Request
         authorization: text(header::AUTHORIZATION.as_str()),
         proxy_user: config.user_header.as_deref().filter(|_| through_proxy).and_then(text),
         proxy_roles: config.roles_header.as_deref().filter(|_| through_proxy).and_then(text),
-        peer: if through_proxy { peer.map(|peer| peer.ip().to_canonical()) } else { from },
+        peer: peer.map(|peer| peer.ip().to_canonical()),
+        client: from,
     };
     let page = request.uri().path().trim_matches('/').to_owned();
-    let identified = access.identify(&Presented { peer: presented.peer.or(from), ..presented }, now()).await;
+    let identified = access.identify(&presented, now()).await;
     let caller = match identified {
         Ok(caller) => caller,
         // A monitor needs no login where the operator says so; a signed link speaks for itself.

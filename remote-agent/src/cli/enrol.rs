@@ -10,7 +10,7 @@ use clap::Args;
 use wps_remote_protocol::enrolment::{Enrolment, Welcome};
 use wps_remote_xmpp::Jid;
 use wps_remote_xmpp::net::{Connector, Security, Trust};
-use wps_remote_xmpp::session::{SessionConfig, enrol as redeem};
+use wps_remote_xmpp::session::{Enrolled, SessionConfig, enrol as redeem};
 
 use super::{FAILED, WRONG_CALL, complain, say};
 
@@ -111,12 +111,6 @@ fn create(path: &Path, force: bool) -> io::Result<File> {
     Ok(file)
 }
 
-/// 244 random bits.
-#[expect(clippy::disallowed_methods, reason = "a password is made at the edge; no engine sees it")]
-fn secret() -> String {
-    format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple())
-}
-
 /// An error with its causes.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -134,9 +128,8 @@ async fn exchange(enrolment: &Enrolment, mut file: File) -> Result<(), String> {
     let connector = connector.map_err(|error| causes(&error))?;
     let account = format!("{}@{}", enrolment.user, enrolment.domain);
     let jid: Jid = account.parse().map_err(|_| format!("`{account}` is no XMPP address"))?;
-    let password = secret();
     let session = SessionConfig::new(jid, enrolment.secret.clone(), connector);
-    let welcome = redeem(&session, &password).await.map_err(|error| {
+    let Enrolled { password, welcome } = redeem(&session).await.map_err(|error| {
         format!(
             "not enrolled: {}. A token opens once and not for ever; `wps-orchestrator accounts enrol --again` makes a new one",
             causes(&error)

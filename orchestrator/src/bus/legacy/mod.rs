@@ -115,6 +115,11 @@ enum Stage {
 }
 
 impl Machine {
+    /// With this book of what is not believed.
+    pub(super) fn complaining(self, complaints: Complaints) -> Self {
+        Self { complaints, ..self }
+    }
+
     pub(super) fn new(config: LegacyConfig) -> Self {
         Self {
             config,

@@ -56,6 +56,32 @@ async fn whoever_must_log_in_is_told_how_and_monitors_need_not() {
 }
 
 #[tokio::test]
+async fn whoever_guesses_through_a_proxy_locks_out_nobody_but_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = "127.0.0.1".parse().unwrap();
+    let users_file = folder.path().join("users");
+    users::set(&users_file, "ann", Some(PASSWORD), None).unwrap();
+    let access = AccessConfig {
+        rules: rules(Catalog::Hide, None),
+        users_file,
+        proxies: vec![proxy],
+        ..AccessConfig::default()
+    };
+    let http = HttpConfig { trusted_proxies: vec![proxy], ..HttpConfig::default() };
+    let world = world_with(http, access, at_once).await;
+    let ask = async |client: &str, password: &str| {
+        let credentials = format!("Basic {}", STANDARD.encode(format!("ann:{password}")));
+        let headers = [("Authorization", credentials.as_str()), ("X-Forwarded-For", client)];
+        world.send("GET", "/wps?service=WPS&request=GetCapabilities", &headers, b"").await.status
+    };
+    for _ in 0..10 {
+        assert_eq!(ask("203.0.113.1", "a guess").await, 401);
+    }
+    assert_eq!(ask("203.0.113.1", "a guess").await, 429);
+    assert_eq!(ask("203.0.113.2", PASSWORD).await, 200);
+}
+
+#[tokio::test]
 async fn jobs_and_results_are_their_owners_and_operators_see_all() {
     let folder = tempfile::tempdir().unwrap();
     let world = start(folder.path(), rules(Catalog::Hide, Some("guest"))).await;

@@ -1,5 +1,8 @@
 //! Uses an account that was made for one login: gives it a password of its own. One short session, without rooms.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use super::login::{LoggedIn, login, stopped};
 use super::{Ending, SessionConfig};
 use crate::xml::{Build, element, first_child, ns};
@@ -16,13 +19,23 @@ pub enum EnrolError {
     Refused(StanzaError),
 }
 
-/// Logs in with the secret in `config`, sets `password`, and gives what the server says to newcomers.
+/// What an account has from now on.
+#[derive(Clone)]
+pub struct Enrolled {
+    /// Its password, made here: 256 random bits.
+    pub password: String,
+    /// What the server says to newcomers.
+    pub welcome: String,
+}
+
+/// Logs in with the secret in `config` and gives the account a password of its own.
 ///
 /// # Errors
 /// [`EnrolError`]; after [`EnrolError::Refused`] and a failed login nothing has changed.
-pub async fn enrol(config: &SessionConfig, password: &str) -> Result<String, EnrolError> {
-    match tokio::time::timeout(config.negotiation_timeout * 2, exchange(config, password)).await {
-        Ok(done) => done,
+pub async fn enrol(config: &SessionConfig) -> Result<Enrolled, EnrolError> {
+    let password = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+    match tokio::time::timeout(config.negotiation_timeout * 2, exchange(config, &password)).await {
+        Ok(done) => done.map(|welcome| Enrolled { password, welcome }),
         Err(_) => Err(EnrolError::Session(Ending::LoginTimeout)),
     }
 }

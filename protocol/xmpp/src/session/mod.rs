@@ -16,7 +16,7 @@ mod login;
 mod tracker;
 
 pub use ending::Ending;
-pub use enrol::{EnrolError, enrol};
+pub use enrol::{EnrolError, Enrolled, enrol};
 
 pub(crate) use drive::drive;
 pub(crate) use tracker::Tracker;
