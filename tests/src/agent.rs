@@ -18,6 +18,7 @@ pub struct AgentBuilder<'a> {
     services: PathBuf,
     extra: String,
     run: Launch,
+    shares: bool,
 }
 
 /// How the program is started.
@@ -30,7 +31,8 @@ struct Launch {
 impl<'a> AgentBuilder<'a> {
     pub(crate) fn new(site: &'a Site, name: &str) -> Self {
         let services = site.make_folder(&format!("{name}/services"));
-        Self { site, name: name.to_owned(), services, extra: String::new(), run: Launch::default() }
+        let name = name.to_owned();
+        Self { site, name, services, extra: String::new(), run: Launch::default(), shares: true }
     }
 
     /// One of the ready services, copied, with the elevation model beside it.
@@ -53,6 +55,13 @@ impl<'a> AgentBuilder<'a> {
     pub fn config(mut self, lines: &str) -> Self {
         self.extra += lines;
         self.extra += "\n";
+        self
+    }
+
+    /// Without the folder that it shares with the orchestrator.
+    #[must_use]
+    pub fn alone(mut self) -> Self {
+        self.shares = false;
         self
     }
 
@@ -79,7 +88,9 @@ impl<'a> AgentBuilder<'a> {
         config += &self.site.bus().agent_lines(&self.name);
         let _ = writeln!(config, "services_dir = {}", self.services.display());
         let _ = writeln!(config, "resource_file_dir = {}", running.display());
-        let _ = writeln!(config, "wps_execution_shared_dir = {}", self.site.shared_folder().display());
+        if self.shares {
+            let _ = writeln!(config, "wps_execution_shared_dir = {}", self.site.shared_folder().display());
+        }
         config += &self.extra;
         write_private(&file, &config).expect("the temporary folder can be written to");
         Agent::launch(self.site, &self.name, file, self.services, self.run)
