@@ -46,6 +46,7 @@ fn announcement(agent: bool, instance: &str) -> Payload {
         accepting: true,
         warning: None,
         refusing: None,
+        labels: Vec::new(),
     };
     let announcement = Announcement {
         versions: native::VERSIONS.to_vec(),
