@@ -370,6 +370,17 @@ impl Jobs {
         Ok(self.store.load(id).await?.map(Arc::new))
     }
 
+    /// The same for somebody who wants a result. Another node tells of a job's end as soon as it is stored, which can be a
+    /// moment before it shows here.
+    pub async fn view_ended(&self, id: JobId) -> Result<Option<Arc<Job>>, Refusal> {
+        match self.view(id).await? {
+            Some(job) if !job.state.is_final() && self.store.is_shared() => {
+                Ok(self.store.load(id).await?.map(Arc::new))
+            }
+            job => Ok(job),
+        }
+    }
+
     async fn explained(&self, id: JobId) -> Option<Explanation> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Explain { id, reply }).await.ok()?;

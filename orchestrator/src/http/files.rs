@@ -159,7 +159,7 @@ pub(super) async fn find(
     headers: &HeaderMap,
 ) -> Result<Response, Fault> {
     let id: JobId = job.parse().map_err(|_| not_found())?;
-    let job = state.jobs.view(id).await?.ok_or_else(not_found)?;
+    let job = state.jobs.view_ended(id).await?.ok_or_else(not_found)?;
     if !visitor.may_have(state, &job) {
         return Err(visitor.refused());
     }

@@ -103,6 +103,12 @@ pub(super) async fn view(state: &AppState, asking: &Asking, id: JobId) -> Result
     found.ok_or_else(|| Fault::no_such_job(&id.to_string()))
 }
 
+/// The same for somebody who wants its result.
+pub(super) async fn view_ended(state: &AppState, asking: &Asking, id: JobId) -> Result<Arc<Job>, Fault> {
+    let found = state.jobs.view_ended(id).await?.filter(|job| asking.caller.may_see(&job.owner));
+    found.ok_or_else(|| Fault::no_such_job(&id.to_string()))
+}
+
 /// The newest jobs that this caller sees in lists: everybody's, or its own. What nobody owns is in no list but the
 /// operators', since its id is all that protects it.
 pub(super) async fn jobs_of(state: &AppState, asking: &Asking, limit: u32) -> Result<Vec<Job>, Fault> {

@@ -57,7 +57,7 @@ pub(super) async fn answer(state: &AppState, arrival: &Arrival, asked: Request) 
             Ok(document(state, arrival, &job, Told::Status).await)
         }
         Request::GetExecutionResult { job, output, media_type } => {
-            let job = run::view(state, asking, job).await?;
+            let job = run::view_ended(state, asking, job).await?;
             let delivery = delivery::one(&job, output.as_deref())?;
             if let Some(declared) = delivery.declared {
                 matching::fit_output(declared, media_type.as_deref(), None)?;

@@ -67,7 +67,8 @@ pub(super) async fn answer(state: &AppState, arrival: &Arrival, asked: Request) 
             Ok(xml(response::status_info(&job, Status::Actual, Some(now()))))
         }
         Request::GetResult(id) => {
-            let job = view(state, asking, id).await?;
+            let job = run::view_ended(state, asking, id).await?;
+            response::known(&job)?;
             result(state, arrival, &job).await
         }
         Request::Dismiss(id) => {

@@ -75,9 +75,10 @@ impl<'a> Scene<'a> {
         let network = Network::default();
         let postgres = if plan.nodes > 1 { Some(Postgres::start()?) } else { None };
         fs::create_dir_all(site.make_folder("marks")).expect("the temporary folder can be written to");
+        // Agents first: with the embedded server they wait a moment for it, and have their accounts.
+        let agents = (0..plan.agents).map(|n| agent(site, &network, n)).collect();
         let nodes: Vec<Node> =
             (0..plan.nodes).map(|n| node(site, plan, &network, postgres.as_ref(), n)).collect();
-        let agents = (0..plan.agents).map(|n| agent(site, &network, n)).collect();
         let scene = Self {
             site,
             plan: plan.clone(),
