@@ -425,7 +425,7 @@ impl Session {
     /// Tells an orchestrator something.
     pub fn send(&mut self, to: &Peer, message: FromAgent) {
         if to.is_legacy() {
-            return self.to_legacy(|legacy| legacy.report(message));
+            return self.with_legacy(|legacy| legacy.report(message));
         }
         match self.occupants.get_mut(&to.0) {
             Some(present) => self.outgoing.send(to, &mut present.lines, message),
@@ -437,7 +437,7 @@ impl Session {
     pub fn keep(&mut self, execution: ExecutionId, token: Token) {
         match token {
             Token::Native(token) => self.waiting.entry(execution).or_default().push(token),
-            Token::Legacy(_) => self.to_legacy(|legacy| legacy.accepted(&execution)),
+            Token::Legacy(_) => self.with_legacy(|legacy| legacy.accepted(&execution)),
         }
     }
 
@@ -453,14 +453,14 @@ impl Session {
         for token in self.waiting.remove(execution).unwrap_or_default() {
             self.refuse(Token::Native(token), refusal);
         }
-        self.to_legacy(|legacy| legacy.refused_later(execution, refusal));
+        self.with_legacy(|legacy| legacy.refused_later(execution, refusal));
     }
 
     /// Answers: done, or taken.
     pub fn confirm(&mut self, token: Token) {
         match token {
             Token::Native(token) => self.muc.respond(token, Ok(None)),
-            Token::Legacy(Some(asked)) => self.to_legacy(|legacy| legacy.known(&asked)),
+            Token::Legacy(Some(asked)) => self.with_legacy(|legacy| legacy.known(&asked)),
             Token::Legacy(None) => {}
         }
     }
@@ -472,7 +472,7 @@ impl Session {
                 let condition = native::refusal_condition(refusal.reason);
                 self.muc.respond(token, Err(StanzaError::new(condition, refusal.text.clone())));
             }
-            Token::Legacy(Some(asked)) => self.to_legacy(|legacy| legacy.refused(&asked, refusal)),
+            Token::Legacy(Some(asked)) => self.with_legacy(|legacy| legacy.refused(&asked, refusal)),
             Token::Legacy(None) => {}
         }
     }
@@ -494,12 +494,12 @@ impl Session {
                     .map_err(|error| StanzaError::new("internal-server-error", error.to_string()));
                 self.muc.respond(token, answer);
             }
-            Token::Legacy(Some(asked)) => self.to_legacy(|legacy| legacy.tell_load(&asked, &load)),
+            Token::Legacy(Some(asked)) => self.with_legacy(|legacy| legacy.tell_load(&asked, &load)),
             Token::Legacy(None) => {}
         }
     }
 
-    fn to_legacy(&mut self, act: impl FnOnce(&mut Legacy)) {
+    fn with_legacy(&mut self, act: impl FnOnce(&mut Legacy)) {
         if let Some(legacy) = &mut self.legacy {
             act(legacy);
             legacy.settle(&mut self.heard);
@@ -508,7 +508,7 @@ impl Session {
 
     /// What an event of a session for GeoServer means; [`Session::heard`] gives it.
     pub fn understand_legacy(&mut self, event: LegacyEvent) {
-        self.to_legacy(|legacy| legacy.event(event));
+        self.with_legacy(|legacy| legacy.event(event));
     }
 
     /// What a GeoServer wants and was not yet heard.
@@ -519,7 +519,7 @@ impl Session {
     /// Takes note of the time for what is said to GeoServers; gives how long until this wants to be called again.
     pub fn tick(&mut self) -> Option<Duration> {
         let mut next = None;
-        self.to_legacy(|legacy| next = legacy.tick());
+        self.with_legacy(|legacy| next = legacy.tick());
         next
     }
 
@@ -527,20 +527,20 @@ impl Session {
     pub fn offer(&mut self, descriptors: &[Arc<ServiceDescriptor>]) {
         let Some(names) = self.settings.legacy.as_ref().map(|legacy| legacy.result_names) else { return };
         let offers = descriptors.iter().map(|descriptor| Offer::new(descriptor, names)).collect();
-        self.to_legacy(|legacy| legacy.offer(offers));
+        self.with_legacy(|legacy| legacy.offer(offers));
     }
 
     /// An execution of a former agent is here again.
     pub fn adopt(&mut self, execution: &ExecutionId, process: &ProcessId, peer: &Peer, base_url: &str) {
         if peer.is_legacy() {
             let (execution, process) = (execution.clone(), process.clone());
-            self.to_legacy(|legacy| legacy.adopt(execution, process, peer.clone(), base_url.to_owned()));
+            self.with_legacy(|legacy| legacy.adopt(execution, process, peer.clone(), base_url.to_owned()));
         }
     }
 
     /// An execution is of no interest any more.
     pub fn forget(&mut self, execution: &ExecutionId) {
-        self.to_legacy(|legacy| legacy.forget(execution));
+        self.with_legacy(|legacy| legacy.forget(execution));
     }
 
     /// Announces the load to everybody.

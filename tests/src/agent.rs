@@ -21,6 +21,7 @@ pub struct AgentBuilder<'a> {
     extra: String,
     run: Launch,
     way: Option<String>,
+    shares: bool,
 }
 
 /// How the program is started.
@@ -40,6 +41,7 @@ impl<'a> AgentBuilder<'a> {
             extra: String::new(),
             run: Launch::default(),
             way: None,
+            shares: true,
         }
     }
 
@@ -63,6 +65,13 @@ impl<'a> AgentBuilder<'a> {
     pub fn config(mut self, lines: &str) -> Self {
         self.extra += lines;
         self.extra += "\n";
+        self
+    }
+
+    /// Without the folder that it shares with the orchestrator.
+    #[must_use]
+    pub fn alone(mut self) -> Self {
+        self.shares = false;
         self
     }
 
@@ -102,7 +111,9 @@ impl<'a> AgentBuilder<'a> {
         config += &rerouted(self.site.bus().agent_lines(&self.name), self.way.as_deref());
         let _ = writeln!(config, "services_dir = {}", self.services.display());
         let _ = writeln!(config, "resource_file_dir = {}", running.display());
-        let _ = writeln!(config, "wps_execution_shared_dir = {}", self.site.shared_folder().display());
+        if self.shares {
+            let _ = writeln!(config, "wps_execution_shared_dir = {}", self.site.shared_folder().display());
+        }
         config += &self.extra;
         write_private(&file, &config).expect("the temporary folder can be written to");
         file

@@ -109,7 +109,8 @@ impl GeoServer {
             let _inside = runtime.enter();
             muc::start(muc::MucConfig {
                 session: SessionConfig::new(jid, login.password.clone(), login.connector.clone()),
-                rooms: namespaces.iter().map(room).collect(),
+                // It is in the room of orchestrators too, and says nothing there.
+                rooms: [&"management"].into_iter().chain(namespaces).map(room).collect(),
                 presence: Vec::new(),
             })
         };
@@ -292,6 +293,9 @@ impl Known {
         match event {
             MucEvent::Occupant(occupant) => {
                 let address = format!("{}/{}", occupant.room, occupant.nick);
+                if address.starts_with("management@") {
+                    return;
+                }
                 match whose(&address) {
                     Whose::Master { .. } => {
                         self.nodes.entry(address.clone()).or_default();

@@ -240,10 +240,11 @@ fn two_agents_share_the_work_and_a_full_one_refuses() {
 #[test]
 fn both_orchestrators_at_once_share_one_capacity() {
     on_prosody("geoserver-both", |site| {
-        // Our orchestrator is in the same room, and drives our agent natively nevertheless.
+        // Both are in both rooms, and each room belongs to whoever came first.
+        site.expect_warning("belongs to another account");
         let orchestrator = site.orchestrator().config("[legacy]\nrooms = default\nagents = *@*\n").start();
         let geoserver = GeoServer::start(&site.bus().login("admin"), &["default"], true);
-        let lines = "trusted_orchestrators = orchestrator@xmpp.test, admin@xmpp.test\n";
+        let lines = "trusted_orchestrators = orchestrator, orchestrator@xmpp.test, admin@xmpp.test\n";
         let agent = agent(site, "vm1", lines);
         geoserver.wait_for("default:Play");
         orchestrator.wait_for(&["default:Play"]);
@@ -273,9 +274,9 @@ fn both_orchestrators_at_once_share_one_capacity() {
 #[test]
 fn results_survive_restarts_of_geoserver_of_the_agent_and_of_the_server() {
     on_prosody("geoserver-restarts", |site| {
-        site.expect_warning("not connected");
-        site.expect_warning("out of the");
-        site.expect_warning("no longer in the room");
+        for told in ["not connected", "session is offline", "out of the", "no longer in the room"] {
+            site.expect_warning(told);
+        }
         let login = site.bus().login("admin");
         let first = GeoServer::start(&login, &["default"], false);
         let mut agent = agent(site, "vm1", "");
@@ -344,9 +345,14 @@ fn the_file_of_the_python_agent_comes_up_as_it_is_and_says_what_to_improve() {
         let geoserver = geoserver(site);
         // No shared folder: a result stays where it is, and GeoServer opens it there.
         let lines = "bus_class_name = xmppBus.XMPPBus\nload_threshold = 100\nload_average_scan_minutes = 15\n\
-                     process_blacklist = []\nwps_execution_shared_dir =\n";
-        let agent =
-            site.agent("old").config(lines).file("service.config", SERVICE).file("play.sh", PLAY).start();
+                     process_blacklist = []\n";
+        let agent = site
+            .agent("old")
+            .alone()
+            .config(lines)
+            .file("service.config", SERVICE)
+            .file("play.sh", PLAY)
+            .start();
         geoserver.wait_for("default:Play");
         let log = agent.program().log();
         assert!(log.contains("geoserver = yes") && log.contains("trusted_orchestrators = admin@"), "{log}");

@@ -245,7 +245,11 @@ impl Machine {
         match order {
             Err(error) => self.complain(format!("a message of {peer} is not understood: {error}")),
             Ok(order) => {
-                self.meet(&peer);
+                let fresh = self.meet(&peer);
+                // One that comes back invites anew: what it missed is told at once.
+                if order == Order::Invite && !fresh {
+                    self.effects.push(Effect::Tell(Heard::Invited(peer.clone())));
+                }
                 match who {
                     Who::Service(service) => self.service_order(service, &peer, nick, order),
                     Who::Job(execution) => self.job_order(execution, &peer, order, now),
@@ -254,13 +258,14 @@ impl Machine {
         }
     }
 
-    /// Somebody whom we obey speaks: from now on it is told of its jobs.
-    fn meet(&mut self, peer: &Peer) {
-        if let Some(present) = self.present.get_mut(peer)
-            && !std::mem::replace(&mut present.known, true)
-        {
+    /// Somebody whom we obey speaks: from now on it is told of its jobs. Whether it is new.
+    fn meet(&mut self, peer: &Peer) -> bool {
+        let Some(present) = self.present.get_mut(peer) else { return false };
+        let fresh = !std::mem::replace(&mut present.known, true);
+        if fresh {
             self.effects.push(Effect::Tell(Heard::Invited(peer.clone())));
         }
+        fresh
     }
 
     fn complain(&mut self, text: String) {

@@ -75,11 +75,7 @@ impl Machine {
 
     pub(super) fn service_order(&mut self, service: &ProcessId, peer: &Peer, nick: &str, order: Order) {
         match order {
-            Order::Invite => {
-                self.register(service, nick);
-                // One that comes back invites anew: what it missed is told at once.
-                self.effects.push(Effect::Tell(Heard::Invited(peer.clone())));
-            }
+            Order::Invite => self.register(service, nick),
             Order::GetLoad => {
                 let asked = Asked { service: service.clone(), nick: nick.to_owned(), execution: None };
                 self.effects.push(Effect::Tell(Heard::GetLoad(asked)));
