@@ -141,6 +141,7 @@ impl Replay {
                     accepting: true,
                     warning: None,
                     refusing: None,
+                    labels: Vec::new(),
                 };
                 self.machine.tell_load(&asked, &load);
                 let Some(Effect::Say { body, .. }) = self.machine.take().pop() else { panic!() };

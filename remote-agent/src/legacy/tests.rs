@@ -399,6 +399,7 @@ fn the_load_has_decimal_points_and_hides_whoever_takes_nothing() {
         accepting: true,
         warning: None,
         refusing: None,
+        labels: Vec::new(),
     };
     world.machine.tell_load(&asked, &load);
     let said = world.effects();

@@ -1,6 +1,8 @@
 //! The stand-in for GeoServer's plugin as a program, for the example of a migration: it waits for a process, executes it, and
 //! prints what comes of it. Connects plainly, so only to this host.
 
+#![expect(clippy::print_stdout, reason = "what it prints is its result")]
+
 use e2e::bus::Login;
 use e2e::geoserver::{GeoServer, State};
 use wps_remote_xmpp::net::{Connector, Security, Trust};
