@@ -152,9 +152,10 @@ fn story(site: &Site) {
     let mut wps = orchestrator.wps();
     let location = wps.submit(&Execute::new("demo:Sleep").literal("seconds", "12").stored());
     wps.wait_until(&location, SOON, |status| matches!(status, Status::Started(_)));
-    let view = operator(&orchestrator);
-    let execution = view["agents"][0]["running"][0].as_str().unwrap();
-    let execution = ExecutionId::new(execution).unwrap();
+    // What operators see is renewed once a second.
+    let execution =
+        wait_until(SOON, || operator(&orchestrator)["agents"][0]["running"][0].as_str().map(str::to_owned));
+    let execution = ExecutionId::new(&execution.unwrap()).unwrap();
 
     // The name of the agent is taken as long as it is there.
     let refused =

@@ -96,12 +96,13 @@ impl Trust {
         }
     }
 
-    /// Whether an account may appear under this name: that of an agent begins with its own account and an `@`. Where the room
+    /// Whether an account may appear under this name: that of an agent is its own account, or begins with that and an `@`. Where the room
     /// does not disclose accounts there is nothing to compare.
     pub(super) fn may_be(name: &str, account: Option<&str>) -> bool {
         let Some(account) = account else { return true };
         let user = account.split_once('@').map_or(account, |(user, _)| user);
-        name.rsplit_once('@').is_some_and(|(claimed, _)| claimed.to_lowercase() == user.to_lowercase())
+        let claimed = name.rsplit_once('@').map_or(name, |(claimed, _)| claimed);
+        claimed.to_lowercase() == user.to_lowercase()
     }
 
     /// Whether this account may announce this process, else why not.
@@ -205,7 +206,8 @@ mod tests {
             ("A@host", Some("a@d"), true),
             ("a@b@host", Some("a@d"), false),
             ("a@host", Some("eve@d"), false),
-            ("a", Some("a@d"), false),
+            ("a", Some("a@d"), true),
+            ("a", Some("eve@d"), false),
             ("eve@host", Some("a@d"), false),
             ("anything", None, true),
         ] {
