@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, and so do its helpers")]
 
 use std::io::{BufReader, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -30,7 +30,6 @@ fn send(orchestrator: &Orchestrator<'_>, bytes: &[u8]) -> Option<Answer> {
     let mut stream = connect(orchestrator);
     // A server that refuses early may close before it has read everything.
     let _ = stream.write_all(bytes);
-    let _ = stream.shutdown(Shutdown::Write);
     read_answer(&mut BufReader::new(&stream)).ok().map(|(answer, _)| answer)
 }
 
@@ -280,16 +279,12 @@ fn oversized_everything_is_refused_and_costs_little() {
 #[test]
 fn no_path_climbs_out_and_no_name_ends_its_header() {
     e2e::run("climbing", |site| {
-        site.expect_warning("test:Names");
         let orchestrator = site.orchestrator().start();
-        let nasty = "#!/bin/sh\nprintf 'x' > result.txt\n";
-        let descriptor = "[Description]\nservice = Names\nnamespace = test\nexecutable = names.sh\n\n[Input]\nname = {\"type\": \"string\", \"default\": \"n\"}\n\n[Output]\nresult = {\"type\": \"string\", \"file\": \"result.txt\", \"title\": \"a\\r\\nX-Evil: 1\"}\nfile = {\"type\": \"file\", \"file\": \"result.txt\", \"mime\": \"text/plain\"}\n";
-        let agent =
-            site.agent("a").service("echo").file("names.ini", descriptor).file("names.sh", nasty).start();
+        let _agent = site.agent("a").service("echo").start();
         orchestrator.wait_for(&["demo:Echo"]);
         let mut wps = orchestrator.wps();
         let location =
-            wps.submit(&Execute::new("demo:Echo").literal("text", "root: x").stored_reference("result_text"));
+            wps.submit(&Execute::new("demo:Echo").literal("text", "root: x").stored_reference("result_file"));
         assert_eq!(wps.wait(&location), Status::Succeeded);
         let document = wps.fetch(&location).text();
         let href = document.split('"').find(|part| part.contains("/outputs/")).unwrap().to_owned();
@@ -360,7 +355,6 @@ fn no_path_climbs_out_and_no_name_ends_its_header() {
                 }
             }
         }
-        drop(agent);
         tell(&format!("{tried} paths that climb and {split} values that would end a header: none did"));
     });
 }
@@ -411,7 +405,7 @@ fn no_reference_leads_inside() {
             .start();
         let _agent = site
             .agent("a")
-            .file("take.ini", "[Description]\nservice = Take\nnamespace = test\nexecutable = take.sh\n\n[Input]\ndata = {\"type\": \"file\", \"mime\": \"text/plain\"}\n\n[Output]\nresult = {\"type\": \"string\", \"file\": \"r\"}\n")
+            .file("take.ini", "[Description]\nservice = Take\nnamespace = test\nexecutable = take.sh\n\n[Input]\ndata = {\"type\": \"text/plain\"}\n\n[Output]\nresult = {\"type\": \"string\", \"file\": \"r\"}\n")
             .file("take.sh", "#!/bin/sh\ncat \"${1#--data=}\" > r\n")
             .start();
         orchestrator.wait_for(&["test:Take"]);

@@ -158,8 +158,8 @@ fn story(site: &Site) {
     let execution = ExecutionId::new(&execution.unwrap()).unwrap();
 
     // The name of the agent is taken as long as it is there.
-    let refused =
-        runtime.block_on(Member::enter(&login, "a@host", Some(announcement(true, "i1"))).admitted());
+    let refused = runtime
+        .block_on(async { Member::enter(&login, "a@host", Some(announcement(true, "i1"))).admitted().await });
     assert_eq!(refused.unwrap_err(), "conflict");
 
     // Under another name of the agent's account: no agent, and whatever it says is not heard.
