@@ -424,6 +424,11 @@ impl Driver {
                 // The client may have gone: then nobody waits for the answer.
                 let _ = reply.send(self.engine.explain(id, now));
             }
+            Event::Command(Command::Waiting { ids, reply }) => {
+                let reasons = ids.into_iter().filter_map(|id| Some((id, self.engine.waiting(id, now)?)));
+                // The client may have gone: then nobody waits for the answer.
+                let _ = reply.send(reasons.collect());
+            }
             Event::Command(Command::Drain { agent, drain, reply }) => self.drain(agent, drain, reply),
             Event::Collected(execution, result) => {
                 self.engine.collected(&execution, result, now, &mut self.out);

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use wps_remote_protocol::{AgentId, Content, DataType, ProcessDescription, ProcessId, SharedFile, Value};
 
-use crate::engine::job::{Bound, Form, Job, JobId, JobState, Terms, UserId};
+use crate::engine::job::{Bound, Form, Job, JobId, JobState, Terms, UserId, Waiting};
 use crate::engine::{Explanation, sentence};
 use crate::limits::{LimitRules, Set};
 use crate::matching::{self, Mismatch};
@@ -27,6 +27,8 @@ pub use wps_remote_protocol::Inputs;
 const LOOK: Duration = Duration::from_millis(200);
 /// Looks at a store that fails before a client is told so.
 const PATIENCE: u32 = 15;
+/// Jobs in a list whose reasons are worked out anew; those of older ones are as they were stored.
+const EXPLAINED: usize = 200;
 /// Longest wait for the driver's word on why a job waits.
 const EXPLAIN: Duration = Duration::from_secs(2);
 /// Longest wait until another node has given a job up.
@@ -179,6 +181,8 @@ pub(crate) enum Command {
     Dismiss { id: JobId, reply: oneshot::Sender<Option<Arc<Job>>> },
     /// Say why a job waits or where it runs; `None` if it is not active here.
     Explain { id: JobId, reply: oneshot::Sender<Option<Explanation>> },
+    /// Say in short why each of these waits, as far as they are active here.
+    Waiting { ids: Vec<JobId>, reply: oneshot::Sender<HashMap<JobId, Waiting>> },
     /// Take an agent out of service, or back into it; the answer comes when that is stored.
     Drain { agent: AgentId, drain: Option<String>, reply: oneshot::Sender<Result<(), StoreError>> },
 }
@@ -478,7 +482,25 @@ impl Jobs {
 
     /// Newest jobs first, of one owner or of all, at most `limit`.
     pub async fn list(&self, owner: Option<&UserId>, limit: u32) -> Result<Vec<Job>, Refusal> {
-        Ok(self.store.list(owner, limit).await?)
+        let mut jobs = self.store.list(owner, limit).await?;
+        let waits = |job: &&Job| matches!(job.state, JobState::Accepted { .. });
+        let ids: Vec<JobId> = jobs.iter().filter(waits).map(|job| job.id).take(EXPLAINED).collect();
+        if !ids.is_empty() {
+            let (reply, answer) = oneshot::channel();
+            let asked = self.commands.send(Command::Waiting { ids, reply }).await;
+            if asked.is_ok()
+                && let Ok(Ok(reasons)) = tokio::time::timeout(EXPLAIN, answer).await
+            {
+                for job in &mut jobs {
+                    if let (JobState::Accepted { waiting }, Some(now)) =
+                        (&mut job.state, reasons.get(&job.id))
+                    {
+                        *waiting = now.clone();
+                    }
+                }
+            }
+        }
+        Ok(jobs)
     }
 
     fn watch(&self, id: JobId) -> Option<watch::Receiver<Arc<Job>>> {

@@ -298,3 +298,63 @@ fn the_doctor_sees_what_agents_see() {
         assert_eq!(left, 0, "the check leaves nothing behind");
     });
 }
+
+#[test]
+fn limits_and_drained_agents_are_those_of_all_nodes() {
+    cluster("shared-limits", |site, postgres| {
+        // Callers without a login are one user here, with a limit of its own.
+        let limits = "[limits]\nheartbeat_s = 1\n[user anonymous]\nmax_running = 2\nmax_queued = 3";
+        let node = |name: &str| site.orchestrator().named(name).sharing(postgres).config(limits).start();
+        let (a, b) = (node("a"), node("b"));
+        let agent = agent(site, "one", 10);
+        a.wait_for(BOTH);
+        b.wait_for(BOTH);
+        let (mut at_a, mut at_b) = (a.wps(), b.wps());
+        let first = submit(&mut at_a, 2);
+        for job in &first {
+            at_a.wait_until(job, LONG, |status| matches!(status, Status::Started(_)));
+        }
+        // Until the other node has heard of them: four times in a lease of two seconds.
+        std::thread::sleep(Duration::from_secs(2));
+        let second = submit(&mut at_b, 2);
+        let told =
+            e2e::wait_until(LONG, || at_b.fetch(&second[0]).text().contains("max_running").then_some(()));
+        assert!(told.is_some(), "{}", at_b.fetch(&second[0]).text());
+        // What waits anywhere counts at once.
+        let third = submit(&mut at_a, 1);
+        let refused = at_a.execute(&Execute::new("test:Wait").stored());
+        assert_eq!(refused.status, 429, "{}", refused.text());
+        assert!(refused.text().contains("[user anonymous] max_queued"), "{}", refused.text());
+
+        // Drained here, drained there.
+        let name = agents_of(&a).remove(0);
+        let mut command = std::process::Command::new(binary("wps-orchestrator"));
+        command.arg("--config").arg(a.config_file()).args(["agents", "drain", &name, "--reason", "moving"]);
+        assert!(command.status().expect("the program can be started").success());
+        let drained = e2e::wait_until(LONG, || {
+            let answer = b.wps().http.get("/agents").ok()?.text();
+            answer.contains("no: drained: moving").then_some(())
+        });
+        assert!(drained.is_some(), "the other node does not know of the drain");
+        let mut command = std::process::Command::new(binary("wps-orchestrator"));
+        command.arg("--config").arg(b.config_file()).args(["agents", "undrain", &name]);
+        assert!(command.status().expect("the program can be started").success());
+
+        agent.write("release", "");
+        for (wps, jobs) in [
+            (&mut at_a, first.iter().chain(&third).collect::<Vec<_>>()),
+            (&mut at_b, second.iter().collect()),
+        ] {
+            for job in jobs {
+                assert_eq!(wps.wait_until(job, LONG, Status::is_final), Status::Succeeded);
+            }
+        }
+    });
+}
+
+fn agents_of(orchestrator: &Orchestrator<'_>) -> Vec<String> {
+    let answer = orchestrator.wps().http.get("/agents").expect("the orchestrator answers");
+    let list: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
+    let agents = list["agents"].as_array().cloned().unwrap_or_default();
+    agents.iter().filter_map(|agent| agent["id"].as_str().map(str::to_owned)).collect()
+}

@@ -20,7 +20,7 @@ pub struct Explanation {
 
 impl Engine {
     /// Why a job waits at this moment; `None` = it does not.
-    pub(super) fn waiting(&self, id: JobId, now: Timestamp) -> Option<Waiting> {
+    pub fn waiting(&self, id: JobId, now: Timestamp) -> Option<Waiting> {
         let job = self.jobs.get(&id)?;
         let JobState::Accepted { waiting } = &job.state else { return None };
         if let Some(bound) = self.barred(id) {

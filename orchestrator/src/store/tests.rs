@@ -225,6 +225,58 @@ async fn an_older_process_of_the_same_node_writes_nothing_any_more() {
 }
 
 #[tokio::test]
+async fn what_users_have_is_counted_and_drained_agents_are_remembered() {
+    for place in Place::all() {
+        let shared = matches!(place, Place::Server(_));
+        let store = place.enter("a").await;
+        let ann = UserId("ann".into());
+        let of_ann = |n: u128| Job { owner: ann.clone(), role: Some("staff".into()), ..job(n) };
+        let file = wps_remote_protocol::SharedFile { path: "x/result/r".into(), bytes: 700, sha256: None };
+        let value = wps_remote_protocol::Value::Complex {
+            content: wps_remote_protocol::Content::Shared(file),
+            media_type: "text/xml".into(),
+            schema: None,
+        };
+        let outputs = vec![
+            wps_remote_protocol::Output::new("result", value),
+            wps_remote_protocol::Output::new("other", wps_remote_protocol::Value::literal("0123456789")),
+        ];
+        let state = JobState::Successful { outputs, finished: Timestamp(9) };
+        store.save(&[of_ann(1), of_ann(2), Job { state, ..of_ann(3) }, job(4)]).await.unwrap();
+        let expected = Usage { running: 0, queued: 2, ended: 1, bytes: 710 };
+        assert_eq!(store.usage(&ann).await.unwrap(), expected);
+        assert_eq!(store.usage(&UserId("bob".into())).await.unwrap(), Usage::default());
+        assert_eq!(store.elsewhere().await.unwrap(), [], "all are ours");
+        if shared {
+            let other = place.enter("b").await;
+            let mut groups = other.elsewhere().await.unwrap();
+            groups.sort_by_key(|group| group.owner.clone());
+            let node = store.lease().id;
+            let group = |owner: UserId, role: Option<&str>, jobs| Group {
+                node,
+                owner,
+                role: role.map(str::to_owned),
+                process: "a:b".into(),
+                queued: true,
+                jobs,
+            };
+            assert_eq!(groups, [group(ann.clone(), Some("staff"), 2), group(UserId::anonymous(), None, 1)]);
+        }
+        store.remove(&[job(3).id]).await.unwrap();
+        assert_eq!(store.usage(&ann).await.unwrap(), Usage { queued: 2, ..Usage::default() });
+
+        let agent = AgentId::new("a@host");
+        store.drain(&agent, Some("new disk")).await.unwrap();
+        store.drain(&agent, Some("newer disk")).await.unwrap();
+        drop(store);
+        let store = place.enter("a").await;
+        assert_eq!(store.drained().await.unwrap(), Drained::from([(agent.clone(), "newer disk".to_owned())]));
+        store.drain(&agent, None).await.unwrap();
+        assert_eq!(store.drained().await.unwrap(), Drained::new());
+    }
+}
+
+#[tokio::test]
 async fn jobs_of_a_dead_node_are_adopted_once_and_it_is_fenced() {
     for place in Place::all().into_iter().filter(|place| matches!(place, Place::Server(_))) {
         let [a, b, c] = [place.enter("a").await, place.enter("b").await, place.enter("c").await];

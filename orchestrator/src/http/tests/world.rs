@@ -116,6 +116,7 @@ impl World {
                         let _ = reply.send(Err(Refusal::TooBusy { queued: 7 }));
                     }
                     Command::Explain { reply, .. } => drop(reply.send(None)),
+                    Command::Waiting { reply, .. } => drop(reply.send(HashMap::new())),
                     Command::Drain { agent, drain, reply } => {
                         let result = store.drain(&agent, drain.as_deref()).await;
                         let _ = reply.send(result);
