@@ -175,7 +175,7 @@ struct Driver {
     limit_rules: Arc<LimitRules>,
     /// Agents out of service, as they stand in the store.
     drained: Drained,
-    drains: mpsc::UnboundedSender<Drained>,
+    drains: mpsc::UnboundedSender<shares::Drain>,
     /// Differing descriptions, and for which version of the fleet that was found.
     conflicts: (u64, Conflicts),
     out: Vec<Action>,
@@ -210,7 +210,9 @@ pub async fn start(parts: Parts, shutdown: CancellationToken) -> Result<Handles,
     // Unbounded: one entry per execution whose files are being taken over.
     let (collected, work_done) = mpsc::unbounded_channel();
     // Unbounded: one entry for each word of an operator.
-    let (drains, drains_done) = mpsc::unbounded_channel();
+    let (drains, asked_drains) = mpsc::unbounded_channel();
+    let (stored_drains, drains_done) = mpsc::unbounded_channel();
+    tokio::spawn(shares::store_drains(parts.store.clone(), asked_drains, stored_drains));
     let live = Live::default();
     let store_works = Arc::new(AtomicBool::new(true));
     let retention = Duration::from_millis(parts.limits.retention_ms);
@@ -429,7 +431,10 @@ impl Driver {
                 // The client may have gone: then nobody waits for the answer.
                 let _ = reply.send(reasons.collect());
             }
-            Event::Command(Command::Drain { agent, drain, reply }) => self.drain(agent, drain, reply),
+            Event::Command(Command::Drain { agent, drain, reply }) => {
+                // Without a receiver the program is ending.
+                let _ = self.drains.send((agent, drain, reply));
+            }
             Event::Collected(execution, result) => {
                 self.engine.collected(&execution, result, now, &mut self.out);
             }

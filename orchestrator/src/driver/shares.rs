@@ -4,41 +4,42 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 use wps_remote_protocol::AgentId;
 
 use super::Driver;
 use crate::engine::job::{Elsewhere, Job, Scope, Terms, Timestamp};
 use crate::limits::Who;
-use crate::store::{Drained, Group, StoreError};
+use crate::store::{Drained, Group, Store, StoreError};
+
+/// An agent, why it goes out of service or that it comes back, and whom to tell when that is stored.
+pub(super) type Drain = (AgentId, Option<String>, oneshot::Sender<Result<(), StoreError>>);
+
+/// Stores what operators say about agents, one after the other, and tells the driver what holds then.
+pub(super) async fn store_drains(
+    store: Store,
+    mut asked: mpsc::UnboundedReceiver<Drain>,
+    stored: mpsc::UnboundedSender<Drained>,
+) {
+    while let Some((agent, why, reply)) = asked.recv().await {
+        let done = async {
+            store.drain(&agent, why.as_deref()).await?;
+            store.drained().await
+        };
+        let result = done.await.map(|drained| {
+            // Without a receiver the program is ending; it is stored.
+            let _ = stored.send(drained);
+        });
+        // The client may have gone: then nobody waits for the answer.
+        let _ = reply.send(result);
+    }
+}
 
 impl Driver {
     /// The terms of a stored job, as the configuration has them now.
     pub(super) fn terms(&self, job: &Job) -> Arc<Terms> {
         self.limit_rules.terms(Who { user: &job.owner, role: job.role.as_deref() }, &job.process)
-    }
-
-    /// Stores what an operator says about an agent; what follows is for when that is done.
-    pub(super) fn drain(
-        &self,
-        agent: AgentId,
-        why: Option<String>,
-        reply: oneshot::Sender<Result<(), StoreError>>,
-    ) {
-        let (store, drains) = (self.store.clone(), self.drains.clone());
-        tokio::spawn(async move {
-            let stored = async {
-                store.drain(&agent, why.as_deref()).await?;
-                store.drained().await
-            };
-            let result = stored.await.map(|drained| {
-                // Without a receiver the program is ending; it is stored.
-                let _ = drains.send(drained);
-            });
-            // The client may have gone: then nobody waits for the answer.
-            let _ = reply.send(result);
-        });
     }
 
     pub(super) fn drain_stored(&mut self, drained: Drained) {

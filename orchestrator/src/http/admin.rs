@@ -222,6 +222,9 @@ fn job(job: &Job) -> Value {
                 ))
             }
             JobState::Running { message, .. } => Some(message.clone()),
+            JobState::Dismissing { .. } if job.overdue.is_some() => {
+                job.overdue.as_ref().map(|limit| format!("being ended: {}", limit.text()))
+            }
             JobState::Dismissing { execution, .. } => {
                 Some(format!("dismissed; the agent `{}` has not confirmed it yet", execution.agent))
             }

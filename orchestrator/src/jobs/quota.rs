@@ -3,7 +3,7 @@
 use wps_remote_protocol::{ProcessDescription, Value};
 
 use super::{NewJob, Refusal};
-use crate::limits::{LimitRules, Set, Who};
+use crate::limits::{LimitRules, Scope, Set, Who};
 use crate::store::Store;
 
 /// Who asks for a job.
@@ -42,8 +42,11 @@ pub(super) async fn room(
     description: &ProcessDescription,
 ) -> Result<(), Refusal> {
     let (bytes, jobs) = (limits.stored(who(new)), limits.stored_jobs(who(new)));
-    let shared = store.is_shared().then(|| limits.terms(who(new), &description.id));
-    if bytes.is_none() && jobs.is_none() && shared.is_none() {
+    let own = Scope::User(new.owner.clone());
+    // Each orchestrator knows its own queue; what the user has waiting in all of them is in the store.
+    let terms = store.is_shared().then(|| limits.terms(who(new), &description.id));
+    let bound = terms.iter().flat_map(|terms| &terms.queued).find(|bound| bound.scope == own);
+    if bytes.is_none() && jobs.is_none() && bound.is_none() {
         return Ok(());
     }
     let usage = store.usage(&new.owner).await?;
@@ -52,11 +55,7 @@ pub(super) async fn room(
             return Err(Refusal::QuotaFull { user: new.owner.clone(), used, what, limit });
         }
     }
-    // Each orchestrator knows its own queue; what the user has waiting in all of them is in the store.
-    let own = crate::engine::job::Scope::User(new.owner.clone());
-    let bounds = shared.iter().flat_map(|terms| &terms.queued);
-    if let Some(bound) = bounds.filter(|bound| bound.scope == own).find(|b| usage.queued >= u64::from(b.max))
-    {
+    if let Some(bound) = bound.filter(|bound| usage.queued >= u64::from(bound.max)) {
         let queued = usize::try_from(usage.queued).unwrap_or(usize::MAX);
         return Err(Refusal::TooMany { queued, bound: Box::new(bound.clone()) });
     }

@@ -110,7 +110,9 @@ fn write_status(writer: &mut Writer, job: &Job, view: &View<'_>) {
             writer.leaf("wps:ProcessStarted", &[("percentCompleted", &percent)], text);
         }
         JobState::Dismissing { .. } => {
-            writer.leaf("wps:ProcessStarted", &[("percentCompleted", &percent)], "being dismissed");
+            let why = job.overdue.as_ref().map(|limit| format!("being ended: {}", limit.text()));
+            let text = why.as_deref().unwrap_or("being dismissed");
+            writer.leaf("wps:ProcessStarted", &[("percentCompleted", &percent)], text);
         }
         JobState::Successful { .. } => {
             let attributes: &[_] = if view.percent_always { &[("percentCompleted", "100")] } else { &[] };
