@@ -10,6 +10,7 @@ use crate::engine::job::{Failure, Form, JobState, UserId};
 use crate::jobs::NewJob;
 use crate::references::Policy;
 use crate::store::Durability;
+use crate::store::tests::{options, server::Postgres as Server};
 
 struct World {
     folder: tempfile::TempDir,
@@ -25,6 +26,10 @@ struct World {
 impl World {
     async fn new(folder: tempfile::TempDir) -> Self {
         let store = Store::sqlite(&folder.path().join("jobs.sqlite"), Durability::Full).await.unwrap();
+        Self::over(folder, store).await
+    }
+
+    async fn over(folder: tempfile::TempDir, store: Store) -> Self {
         let results =
             Results::open(Some(folder.path().join("shared")), folder.path().join("results")).unwrap();
         let (to_driver, inbound) = mpsc::channel(64);
@@ -147,6 +152,24 @@ async fn an_alias_is_offered_beside_the_process_and_its_jobs_say_so() {
     let mut catalogue = w.jobs.catalogue.clone();
     let gone = catalogue.wait_for(|catalogue| catalogue.processes.is_empty());
     tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap().unwrap();
+    w.stop().await;
+}
+
+#[tokio::test]
+async fn a_result_of_which_another_node_has_told_is_known_here_too() {
+    let server = match Server::start() {
+        Ok(server) => server,
+        Err(why) => return eprintln!("SKIPPED: {why}"),
+    };
+    let store = Store::postgres(&options(&server)).await.unwrap();
+    let mut w = World::over(tempfile::tempdir().unwrap(), store).await;
+    w.agent(vec![]).await;
+    let job = w.jobs.execute(new(vec![])).await.unwrap();
+    // Stored, and not shown here yet: the moment between the two.
+    let state = JobState::Successful { outputs: vec![], finished: Timestamp(1) };
+    w.store.save(&[Job { state, version: job.version + 10, ..(*job).clone() }]).await.unwrap();
+    assert!(!w.jobs.view(job.id).await.unwrap().unwrap().state.is_final());
+    assert!(w.jobs.view_ended(job.id).await.unwrap().unwrap().state.is_final());
     w.stop().await;
 }
 

@@ -92,7 +92,7 @@ impl Place {
     }
 }
 
-fn options(server: &Server) -> PostgresOptions {
+pub(crate) fn options(server: &Server) -> PostgresOptions {
     PostgresOptions::new(&server.url(), None).unwrap()
 }
 
@@ -321,6 +321,24 @@ async fn jobs_of_a_dead_node_are_adopted_once_and_it_is_fenced() {
         assert_eq!(b.adopt(10).await.unwrap().0, [job(50)]);
         for store in [a, b, c] {
             store.close().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn jobs_that_were_not_accepted_after_all_do_not_stay() {
+    for place in Place::all() {
+        let a = place.enter("a").await;
+        a.save(&[job(1), job(2)]).await.unwrap();
+        a.retract(&[job(1).id, job(9).id]).await.unwrap();
+        assert_eq!(a.load(job(1).id).await.unwrap(), None);
+        assert!(a.load(job(2).id).await.unwrap().is_some());
+        if a.is_shared() {
+            // Taken over by another node meanwhile: that one has to give it up.
+            let b = place.enter("b").await;
+            b.save(&[job(3)]).await.unwrap();
+            a.retract(&[job(3).id]).await.unwrap();
+            assert_eq!(b.asked_dismissals().await.unwrap(), [job(3).id]);
         }
     }
 }

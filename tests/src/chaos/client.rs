@@ -17,10 +17,12 @@ use crate::xml::Node;
 
 /// Open jobs of one client.
 const AT_ONCE: usize = 6;
+/// Attempts at one job, before there is a look at the others.
+const ATTEMPTS: u32 = 3;
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Pause between two looks at all open jobs, in milliseconds.
-const LOOK_MS: (u64, u64) = (150, 400);
+const LOOK_MS: (u64, u64) = (50, 250);
 
 /// What a job is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,7 +164,8 @@ pub(super) fn serve(world: &World, number: usize) {
     let random = Random::new(world.plan.seed.wrapping_add(1000 + number as u64));
     let mut client = Client { world, random, kept, open: Vec::new() };
     while (world.wants_more() || !client.open.is_empty()) && !world.is_over() {
-        while client.open.len() < AT_ONCE && world.wants_more() {
+        // One at a time: whoever finds no way in must not neglect what is open.
+        if client.open.len() < AT_ONCE && world.wants_more() {
             client.submit();
         }
         let open = std::mem::take(&mut client.open);
@@ -176,7 +179,7 @@ impl Client<'_> {
         std::thread::sleep(self.random.pause(from_ms, to_ms));
     }
 
-    /// One job, in as many attempts as it takes. Each attempt has a key of its own, since the one before may have been accepted.
+    /// One job, in a few attempts. Each attempt has a key of its own, since the one before may have been accepted.
     fn submit(&mut self) {
         let number = self.world.next.fetch_add(1, Ordering::Relaxed);
         let kind = match self.random.below(100) {
@@ -193,9 +196,10 @@ impl Client<'_> {
             4..8 => self.random.pause(200, 1_500),
             _ => self.random.pause(1_500, 6_000),
         };
-        let mut attempt = 0;
-        while self.world.wants_more() {
-            attempt += 1;
+        for attempt in 1..=ATTEMPTS {
+            if !self.world.wants_more() {
+                return;
+            }
             let key = format!("job-{number}-{attempt}");
             let execute = Execute::new(PROCESS)
                 .literal("key", &key)
