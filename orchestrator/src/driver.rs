@@ -1,7 +1,7 @@
 //! The one task that owns the engine: takes commands, bus events, finished file work and the clock; performs the actions
 //! in order, every durable change before anything that it justifies. Reads the clock; the engine never does.
 
-mod clock;
+pub mod clock;
 mod cluster;
 mod lease;
 mod perform;

@@ -29,6 +29,7 @@ pub mod program;
 pub mod proxy;
 pub mod python;
 pub mod random;
+pub mod simulation;
 pub mod upload_server;
 pub mod xml;
 pub mod xmpp;

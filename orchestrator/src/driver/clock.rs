@@ -8,7 +8,7 @@ const SET_MS: u64 = 1_000;
 
 /// Compares the wall clock with the monotonic one. Pure: both are arguments, in milliseconds.
 #[derive(Debug)]
-pub(super) struct Clock {
+pub struct Clock {
     began_wall: u64,
     base_wall: u64,
     base_monotonic: u64,
@@ -17,12 +17,12 @@ pub(super) struct Clock {
 
 impl Clock {
     /// Begins at monotonic time 0.
-    pub(super) fn new(wall: u64) -> Self {
+    pub fn new(wall: u64) -> Self {
         Self { began_wall: wall, base_wall: wall, base_monotonic: 0, last: wall }
     }
 
     /// The time, and by how much the wall clock was set since the last look, if it was.
-    pub(super) fn look(&mut self, wall: u64, monotonic: u64) -> (Timestamp, Option<i64>) {
+    pub fn look(&mut self, wall: u64, monotonic: u64) -> (Timestamp, Option<i64>) {
         let expected = self.base_wall.saturating_add(monotonic.saturating_sub(self.base_monotonic));
         if wall.abs_diff(expected) < SET_MS {
             // Never backwards by a trimming.
@@ -36,7 +36,7 @@ impl Clock {
 
     /// A time that no wall clock can push ahead, for what cannot be undone: nothing is removed before its time because the
     /// clock was set forward. Set backward, it stays with the wall clock.
-    pub(super) fn cautious(&self, wall: u64, monotonic: u64) -> Timestamp {
+    pub fn cautious(&self, wall: u64, monotonic: u64) -> Timestamp {
         Timestamp(wall.min(self.began_wall.saturating_add(monotonic)))
     }
 }

@@ -215,7 +215,6 @@ impl Driver {
                 Ok(outputs) => Ok(outputs),
                 Err(failure) => {
                     error!(job.id = %job, execution.id = %execution, "results could not be taken over: {failure}");
-                    results.discard(job).await;
                     Err(failure.to_string())
                 }
             };

@@ -141,6 +141,7 @@ pub fn job(description: ProcessDescription, state: JobState) -> Job {
         log: vec![],
         expires: None,
         attempts: 0,
+        sent: 0,
         agent: None,
         role: None,
         terms: Default::default(),

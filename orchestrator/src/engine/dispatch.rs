@@ -53,13 +53,11 @@ impl Engine {
         self.queue.serve(id, job.terms.weight);
         self.counts.unqueued(&job.owner, &job.terms);
         self.due.clear(id, Kind::Queue);
+        // A job that was stored by an older version knows its attempts only.
+        job.sent = job.sent.max(job.attempts.into()).saturating_add(1);
         job.attempts = job.attempts.saturating_add(1);
-        let execution = Execution {
-            id: id.execution(job.attempts),
-            agent: agent.clone(),
-            attempt: job.attempts,
-            sent: now,
-        };
+        let execution =
+            Execution { id: id.execution(job.sent), agent: agent.clone(), attempt: job.attempts, sent: now };
         job.agent = Some(agent.clone());
         job.state = JobState::Dispatched { execution: execution.clone() };
         job.note(now, LogLevel::Info, format!("sent to the agent `{agent}`: {why}"));
@@ -76,7 +74,8 @@ impl Engine {
         out.push(Action::Notify(id));
     }
 
-    /// An agent did not take a request: nothing was started, so the same attempt goes out again elsewhere or later.
+    /// An agent did not take a request: nothing was started, so the same attempt goes out again elsewhere or later, under
+    /// another execution id.
     pub(super) fn refused(
         &mut self,
         from: &AgentId,

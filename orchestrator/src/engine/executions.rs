@@ -30,7 +30,12 @@ impl Engine {
                 self.dispatch(now, out);
             }
             FromAgent::Started { execution } => {
-                self.alive(from, &execution, now, out);
+                // A request that was late, perhaps, of a job that has been given up meanwhile.
+                if self.job_of(from, &execution).is_none() {
+                    out.push(Action::Inquire(from.clone(), execution, Question::Held));
+                } else {
+                    self.alive(from, &execution, now, out);
+                }
             }
             FromAgent::Progress { execution, percent, message } => {
                 if let Some(job) = self.alive(from, &execution, now, out)
@@ -212,7 +217,8 @@ impl Engine {
             return;
         };
         let dismissing = matches!(self.jobs.get(&id).map(|j| &j.state), Some(JobState::Dismissing { .. }));
-        if dismissing {
+        // With the state, not before it: if the job is another orchestrator's by now, so are its results.
+        if dismissing || result.is_err() {
             out.push(Action::DiscardResults(id));
         }
         let state = match result {
@@ -278,6 +284,9 @@ impl Engine {
         if dismissing {
             self.finish(id, JobState::Dismissed { finished: now, receipt: None }, out);
         } else if again {
+            if never_started {
+                job.attempts = job.attempts.saturating_sub(1);
+            }
             job.note(now, LogLevel::Warning, format!("{}; the job is queued again", failure.text()));
             self.requeue(id, &execution, Waiting::Turn, now, out);
         } else {
@@ -296,7 +305,7 @@ impl Engine {
         self.displace(id, execution);
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.state = JobState::Accepted { waiting };
-        let since = job.created.min(now);
+        let since = self.waiting_since(id, now);
         self.enqueue(id, true, since);
         self.save(id, out);
         out.push(Action::Notify(id));

@@ -52,19 +52,19 @@ impl JobId {
         Self(id)
     }
 
-    /// The execution id of this job's n-th attempt, counted from 1.
-    pub fn execution(self, attempt: u8) -> ExecutionId {
+    /// The execution id of the n-th time that this job is sent to an agent, counted from 1.
+    pub fn execution(self, sent: u32) -> ExecutionId {
         let text =
-            if attempt <= 1 { self.0.simple().to_string() } else { format!("{}-{attempt}", self.0.simple()) };
+            if sent <= 1 { self.0.simple().to_string() } else { format!("{}-{sent}", self.0.simple()) };
         ExecutionId::new(&text).expect("hexadecimal digits and a dash are always allowed")
     }
 
     /// The job of an execution, if its id has the form that [`JobId::execution`] gives.
     pub fn of_execution(execution: &ExecutionId) -> Option<Self> {
         let text = execution.as_str();
-        let (id, attempt) = (text.get(..32)?, text.get(32..)?);
-        let plain = attempt.is_empty()
-            || attempt.strip_prefix('-').is_some_and(|n| n.parse::<u8>().is_ok_and(|n| n > 1));
+        let (id, sent) = (text.get(..32)?, text.get(32..)?);
+        let plain =
+            sent.is_empty() || sent.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok_and(|n| n > 1));
         uuid::Uuid::try_parse(id).ok().filter(|_| plain).map(Self)
     }
 }
@@ -163,8 +163,12 @@ pub struct Job {
     /// When the job and its results will be forgotten, once that is known.
     #[serde(default)]
     pub expires: Option<Timestamp>,
-    /// Attempts so far.
+    /// Attempts so far that may have been begun.
     pub attempts: u8,
+    /// How often it was sent to an agent so far, refusals counted. Each time has an execution id of its own: an old request
+    /// that turns up late can be told from the newest.
+    #[serde(default)]
+    pub sent: u32,
     /// The agent of the last attempt, also when the job has ended.
     #[serde(default)]
     pub agent: Option<AgentId>,
@@ -453,7 +457,7 @@ mod tests {
         assert_eq!(id.to_string(), text);
         assert_eq!(id.execution(1).as_str(), "67e5504410b1426f9247bb680e5fe0c8");
         assert_eq!(id.execution(3).as_str(), "67e5504410b1426f9247bb680e5fe0c8-3");
-        for attempt in [1, 2, 255] {
+        for attempt in [1, 2, 255, 70_000] {
             assert_eq!(JobId::of_execution(&id.execution(attempt)), Some(id));
         }
         for other in ["x", "67e5504410b1426f9247bb680e5fe0c8-", "67e5504410b1426f9247bb680e5fe0c83"] {

@@ -45,6 +45,8 @@ pub use explain::{Explanation, sentence};
 
 /// An agent that has not answered an invitation for so long is invited again.
 const ASK_AGAIN_MS: u64 = 60_000;
+/// An agent that is back just before it would have been given up has so long to say what it holds.
+const RETURN_MS: u64 = 30_000;
 
 /// Times and bounds, in milliseconds and numbers.
 #[derive(Debug, Clone)]
@@ -179,12 +181,32 @@ pub struct Engine {
     /// Jobs in `Dismissing`, and since when their agent could have confirmed that.
     dismissing: BTreeMap<JobId, Timestamp>,
     fleet: Fleet,
-    /// Agents that hold executions of ours and are not present, since when.
-    away: BTreeMap<AgentId, Timestamp>,
+    /// Agents that hold executions of ours and have not said so since they were away.
+    away: BTreeMap<AgentId, Away>,
     /// Agents that are present and have not been asked yet for jobs that were adopted.
     claims: BTreeSet<AgentId>,
     /// Set while our own connection is down: agents that were present then.
     offline: Option<(Timestamp, Vec<AgentId>)>,
+}
+
+/// The absence of an agent.
+#[derive(Debug, Clone, Copy)]
+struct Away {
+    since: Timestamp,
+    /// When it was seen again for the first time.
+    returned: Option<Timestamp>,
+}
+
+impl Away {
+    fn since(now: Timestamp) -> Self {
+        Self { since: now, returned: None }
+    }
+
+    /// When its jobs are lost. One that comes and goes without a word gains nothing.
+    fn over(self, lost_ms: u64) -> Timestamp {
+        let over = self.since.plus_ms(lost_ms);
+        self.returned.map_or(over, |at| over.max(at.plus_ms(RETURN_MS.min(lost_ms))))
+    }
 }
 
 impl Engine {
@@ -268,6 +290,7 @@ impl Engine {
                 log: Vec::new(),
                 expires: None,
                 attempts: 0,
+                sent: 0,
                 agent: None,
                 role: new.role,
                 terms: new.terms,
@@ -369,6 +392,9 @@ impl Engine {
         if changed {
             out.push(Action::Catalogue);
         }
+        if let Some(away) = self.away.get_mut(agent) {
+            away.returned = away.returned.or(Some(now));
+        }
         self.invite(agent, now, out);
     }
 
@@ -415,7 +441,7 @@ impl Engine {
             }
         }
         if any {
-            self.away.entry(agent.clone()).or_insert(now);
+            self.away.entry(agent.clone()).or_insert(Away::since(now));
         }
     }
 
@@ -465,7 +491,7 @@ impl Engine {
         let overdue: Vec<AgentId> = self
             .away
             .iter()
-            .filter(|(_, since)| now >= since.plus_ms(self.limits.agent_lost_ms))
+            .filter(|(_, away)| now >= away.over(self.limits.agent_lost_ms))
             .map(|(agent, _)| agent.clone())
             .collect();
         for agent in overdue {
@@ -520,7 +546,7 @@ impl Engine {
     }
 
     fn next_deadline(&self) -> Option<Timestamp> {
-        let away = self.away.values().map(|since| since.plus_ms(self.limits.agent_lost_ms));
+        let away = self.away.values().map(|away| away.over(self.limits.agent_lost_ms));
         let offline = self.offline.iter().map(|(since, _)| since.plus_ms(self.limits.offline_ms));
         let asked = self.fleet.agents().filter_map(|a| a.asked).map(|since| since.plus_ms(ASK_AGAIN_MS));
         let refused = self.fleet.next_pause();

@@ -7,7 +7,7 @@ use wps_remote_protocol::{AgentId, ExecutionId, ToAgent};
 use super::due::{Due, Kind};
 use super::job::{Job, JobId, JobState, Timestamp};
 use super::queue::Queue;
-use super::{Action, Engine};
+use super::{Action, Away, Engine};
 
 impl Engine {
     /// A stored job that had not ended: at start, or of an orchestrator that has died. After the last one
@@ -22,8 +22,8 @@ impl Engine {
         }
         let (state, weight, terms) = (job.state.clone(), job.description.weight, job.terms.clone());
         let (created, started) = (job.created, job.started);
-        let since = self.waiting_since(&job, now);
         self.jobs.insert(id, job);
+        let since = self.waiting_since(id, now);
         match &state {
             JobState::Accepted { .. } => self.enqueue(id, false, since),
             JobState::Dispatched { execution }
@@ -33,7 +33,7 @@ impl Engine {
                 if self.fleet.agent(&execution.agent).is_some() {
                     self.claims.insert(execution.agent.clone());
                 } else {
-                    self.away.entry(execution.agent.clone()).or_insert(now);
+                    self.away.entry(execution.agent.clone()).or_insert(Away::since(now));
                 }
                 match &state {
                     JobState::Dismissing { .. } => {
@@ -60,9 +60,11 @@ impl Engine {
         out.push(Action::Notify(id));
     }
 
-    /// Since when an adopted job waits, as far as its deadline is concerned. It was accepted by another clock, perhaps a
-    /// wrong one, and while nobody could send it: the moment of its acceptance alone must not end it.
-    fn waiting_since(&self, job: &Job, now: Timestamp) -> Timestamp {
+    /// Since when a job waits that comes into the queue not for the first time, as far as its deadline is concerned. It was
+    /// accepted by another clock, or by ours before that was set, and while nobody could send it: the moment of its
+    /// acceptance alone must not end it.
+    pub(super) fn waiting_since(&self, id: JobId, now: Timestamp) -> Timestamp {
+        let Some(job) = self.jobs.get(&id) else { return now };
         let allowed = job.terms.queue_time.as_ref().map_or(self.limits.max_queue_ms, |span| span.ms);
         let grace = self.limits.agent_lost_ms.min(allowed);
         let longest = Timestamp(now.0.saturating_sub(allowed.saturating_sub(grace)));
@@ -112,7 +114,11 @@ impl Engine {
 
     /// The wall clock was set, by so many milliseconds: deadlines are where they were.
     pub fn clock_set(&mut self, by_ms: i64) {
-        for since in self.away.values_mut().chain(self.dismissing.values_mut()) {
+        for away in self.away.values_mut() {
+            away.since = away.since.shifted_ms(by_ms);
+            away.returned = away.returned.map(|at| at.shifted_ms(by_ms));
+        }
+        for since in self.dismissing.values_mut() {
             *since = since.shifted_ms(by_ms);
         }
         if let Some((since, _)) = &mut self.offline {

@@ -220,7 +220,7 @@ fn a_refusal_goes_elsewhere_or_waits() {
     w.pass(1);
     assert_eq!(
         w.said(),
-        ["save dispatched".to_string(), format!("a<execute {}", id.execution(1)), "notify".into()]
+        ["save dispatched".to_string(), format!("a<execute {}", id.execution(2)), "notify".into()]
     );
 }
 
@@ -328,6 +328,50 @@ fn stored_jobs_are_adopted_and_found_again() {
     w.holds(&a, &[id.execution(1)], &[]);
     w.say(&a, FromAgent::Completed { execution: id.execution(1), outputs: vec![] });
     assert_eq!(w.said().last().unwrap(), "collect");
+}
+
+#[test]
+fn a_late_start_of_a_job_that_was_given_up_is_asked_about() {
+    let mut w = World::new();
+    let a = w.agent("a", 5);
+    let id = w.execute(description("a:b", false));
+    w.engine.dismiss(id, w.now, &mut w.out);
+    let lost = ExecutionError { kind: ErrorKind::Lost, ..aborted() };
+    w.say(&a, FromAgent::Error { execution: id.execution(1), error: lost });
+    w.out.clear();
+    w.say(&a, FromAgent::Started { execution: id.execution(1) });
+    assert_eq!(w.said(), ["inquire Held"]);
+}
+
+#[test]
+fn results_that_cannot_be_taken_over_are_discarded_with_the_stored_failure_only() {
+    let mut w = World::new();
+    let a = w.agent("a", 5);
+    let id = w.execute(description("a:b", false));
+    w.say(&a, FromAgent::Completed { execution: id.execution(1), outputs: vec![] });
+    w.out.clear();
+    w.engine.collected(&id.execution(1), Err("gone".into()), w.now, &mut w.out);
+    assert_eq!(w.said(), ["discard-results", "save failed", "notify", "release", "discard", "a<finish"]);
+}
+
+#[test]
+fn an_agent_that_is_back_at_the_last_moment_may_say_what_it_holds() {
+    let mut w = World::new();
+    let a = w.agent("a", 5);
+    let id = w.execute(description("a:b", false));
+    w.say(&a, FromAgent::Started { execution: id.execution(1) });
+    w.engine.agent_left(&a, w.now, &mut w.out);
+    w.pass(299_000);
+    w.engine.agent_joined(&a, w.now, &mut w.out);
+    w.out.clear();
+    w.pass(29_999);
+    assert_eq!(w.said(), Vec::<String>::new());
+    // One that comes and goes without a word gains no more.
+    w.engine.agent_left(&a, w.now, &mut w.out);
+    w.engine.agent_joined(&a, w.now, &mut w.out);
+    w.out.clear();
+    w.pass(1);
+    assert_eq!(w.said()[0], "save failed");
 }
 
 #[derive(Debug, Clone)]

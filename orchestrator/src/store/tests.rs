@@ -27,6 +27,7 @@ pub(crate) fn job(n: u128) -> Job {
         log: vec![],
         expires: None,
         attempts: 0,
+        sent: 0,
         agent: None,
         role: None,
         terms: Default::default(),

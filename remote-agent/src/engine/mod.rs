@@ -12,6 +12,7 @@
 mod admission;
 #[cfg(test)]
 mod legacy_tests;
+mod memory;
 mod outbox;
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,7 @@ mod weighing;
 pub use admission::{Measured, Settings};
 pub use view::{Phase, View};
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ use wps_remote_protocol::{
     ExecutionId, FromAgent, Load, LogLevel, ProcessDescription, ProcessId, Refusal, Request,
 };
 
+use self::memory::{Memory, too_late};
 use self::outbox::Delivery;
 use crate::workdir::Ending;
 
@@ -141,8 +143,9 @@ pub struct Engine {
     /// Requests whose weight is being found out: nothing is promised yet, and nothing taken.
     weighing: BTreeMap<ExecutionId, (Peer, Box<Request>)>,
     executions: BTreeMap<ExecutionId, Execution>,
-    finished: HashSet<ExecutionId>,
-    finished_order: VecDeque<ExecutionId>,
+    finished: Memory,
+    /// Executions that were refused, or given up before they were heard of: never started any more.
+    barred: Memory,
     /// Orchestrators that have invited us and are present.
     subscribers: BTreeSet<Peer>,
     measured: Measured,
@@ -159,8 +162,8 @@ impl Engine {
             weighed: BTreeSet::new(),
             weighing: BTreeMap::new(),
             executions: BTreeMap::new(),
-            finished: HashSet::new(),
-            finished_order: VecDeque::new(),
+            finished: Memory::new(REMEMBERED),
+            barred: Memory::new(REMEMBERED),
             subscribers: BTreeSet::new(),
             measured: Measured::default(),
             draining: false,
@@ -177,7 +180,7 @@ impl Engine {
                 Some(execution) if execution.originator.is_legacy() => unknown.push(id.clone()),
                 Some(execution) => execution.originator = from.clone(),
                 None => {
-                    self.remember(id.clone());
+                    self.barred.add(id.clone());
                     unknown.push(id.clone());
                 }
             }
@@ -221,7 +224,8 @@ impl Engine {
         self.weighing.retain(|_, (asking, _)| asking.is_legacy());
     }
 
-    /// An orchestrator asks for an execution.
+    /// An orchestrator asks for an execution. One that is refused is never started: should its request come twice, the second
+    /// one is refused as well.
     pub fn request(
         &mut self,
         from: Peer,
@@ -229,7 +233,24 @@ impl Engine {
         now: Duration,
         out: &mut Actions,
     ) -> Result<Answer, Refusal> {
-        if self.finished.contains(&request.execution) {
+        let execution = request.execution.clone();
+        // A GeoServer asks again under the same name.
+        let names_anew = !from.is_legacy();
+        let answer = self.requested(from, request, now, out);
+        if answer.is_err() && names_anew {
+            self.barred.add(execution);
+        }
+        answer
+    }
+
+    fn requested(
+        &mut self,
+        from: Peer,
+        request: Request,
+        now: Duration,
+        out: &mut Actions,
+    ) -> Result<Answer, Refusal> {
+        if self.finished.holds(&request.execution) {
             return Ok(Answer::Known);
         }
         if let Some(execution) = self.executions.get_mut(&request.execution) {
@@ -252,6 +273,9 @@ impl Engine {
             self.deliver(now, out);
             return Ok(answer);
         }
+        if self.barred.holds(&request.execution) {
+            return Err(too_late());
+        }
         let weight = match self.processes.get(&request.process) {
             Some(process) => process.weight,
             None => {
@@ -268,22 +292,27 @@ impl Engine {
         Ok(Answer::Later)
     }
 
-    /// An orchestrator wants an execution to end. Its end is told like every other.
+    /// An orchestrator wants an execution to end. Its end is told like every other; one that is not known here will not begin,
+    /// should its request be late.
     pub fn abort(
         &mut self,
         execution: &ExecutionId,
         now: Duration,
         out: &mut Actions,
     ) -> Result<(), NotHeld> {
-        if self.finished.contains(execution) {
+        if self.finished.holds(execution) {
             return Ok(());
         }
         if self.weighing.remove(execution).is_some() {
+            self.barred.add(execution.clone());
             let text = "it was given up before it was taken".to_owned();
             out.push(Action::Refuse(execution.clone(), Refusal { reason: RefusalReason::Capacity, text }));
             return Ok(());
         }
-        let held = self.executions.get_mut(execution).ok_or(NotHeld)?;
+        let Some(held) = self.executions.get_mut(execution) else {
+            self.barred.add(execution.clone());
+            return Err(NotHeld);
+        };
         match &mut held.state {
             State::Starting | State::Running { .. } => out.push(Action::Abort(execution.clone())),
             State::Ended(delivery) => {
@@ -296,13 +325,13 @@ impl Engine {
 
     /// An orchestrator has stored the ending. Said of a running execution it means nothing: its ending is still to come.
     pub fn finish(&mut self, execution: &ExecutionId, out: &mut Actions) -> Result<(), NotHeld> {
-        if self.finished.contains(execution) {
+        if self.finished.holds(execution) {
             return Ok(());
         }
         let held = self.executions.get(execution).ok_or(NotHeld)?;
         if !held.is_live() {
             self.executions.remove(execution);
-            self.remember(execution.clone());
+            self.finished.add(execution.clone());
             out.push(Action::Release(execution.clone()));
         }
         Ok(())
@@ -368,7 +397,7 @@ impl Engine {
 
     /// An execution that a former agent has finished.
     pub fn adopt_finished(&mut self, id: ExecutionId) {
-        self.remember(id);
+        self.finished.add(id);
     }
 
     /// What is offered is now this. Running executions of what is gone go on.
@@ -500,17 +529,6 @@ impl Engine {
             running: sum.running + 1,
             units: sum.units + execution.weight,
         })
-    }
-
-    fn remember(&mut self, id: ExecutionId) {
-        if self.finished.insert(id.clone()) {
-            self.finished_order.push_back(id);
-        }
-        if self.finished_order.len() > REMEMBERED
-            && let Some(oldest) = self.finished_order.pop_front()
-        {
-            self.finished.remove(&oldest);
-        }
     }
 }
 

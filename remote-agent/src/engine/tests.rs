@@ -1,5 +1,7 @@
 //! The engine with a virtual clock: every test ends with "nothing else was emitted".
 
+use std::collections::HashSet;
+
 use proptest::prelude::*;
 use wps_remote_protocol::{ErrorKind, ExecutionError};
 
@@ -258,8 +260,10 @@ fn an_ending_waits_for_somebody_and_goes_out_with_the_next_invitation() {
 
 #[test]
 fn refusals_say_why_and_start_nothing() {
-    let check = |world: &mut World, name: &str, reason: RefusalReason, word: &str| {
-        let refusal = world.request("e9", name).unwrap_err();
+    let mut number = 100;
+    let mut check = |world: &mut World, name: &str, reason: RefusalReason, word: &str| {
+        number += 1;
+        let refusal = world.request(&format!("e{number}"), name).unwrap_err();
         assert!(refusal.reason == reason && refusal.text.contains(word), "{refusal:?}");
         world.nothing_else();
     };
@@ -305,13 +309,13 @@ fn capacity_that_is_freed_is_given_again() {
     assert!(world.request("e2", "all").is_err());
     world.happened("e1", Event::Ended(failed()));
     world.out.clear();
-    assert_eq!(world.request("e2", "all"), Ok(Answer::Later));
+    assert_eq!(world.request("e3", "all"), Ok(Answer::Later));
 }
 
 #[test]
 fn aborts_reach_what_lives_and_only_that() {
     let mut world = World::invited(&[("p", 1.0)]);
-    assert_eq!(world.engine.abort(&id("e1"), s(0), &mut world.out), Err(NotHeld));
+    assert_eq!(world.engine.abort(&id("e0"), s(0), &mut world.out), Err(NotHeld));
     assert_eq!(world.request("e1", "p"), Ok(Answer::Later));
     world.out.clear();
     assert_eq!(world.engine.abort(&id("e1"), s(0), &mut world.out), Ok(()));
@@ -393,8 +397,25 @@ fn a_claimed_execution_belongs_to_another_orchestrator_and_an_unknown_one_never_
     world.happened("e1", Event::Ended(failed()));
     world.expect(&["heir: error e1", "announce"]);
     // The request of the one that died arrives after all.
-    assert_eq!(world.request("e2", "p"), Ok(Answer::Known));
+    assert!(world.request("e2", "p").is_err());
     world.nothing_else();
+}
+
+#[test]
+fn what_was_refused_or_given_up_never_starts_when_its_request_comes_late_or_twice() {
+    let mut world = World::invited(&[("all", 100.0)]);
+    // The abort has overtaken the request.
+    assert_eq!(world.engine.abort(&id("e1"), s(0), &mut world.out), Err(NotHeld));
+    assert!(world.request("e1", "all").is_err());
+    world.run("e2", "all");
+    assert!(world.request("e3", "all").is_err());
+    world.happened("e2", Event::Ended(failed()));
+    world.out.clear();
+    // Its job has gone elsewhere since.
+    assert!(world.request("e3", "all").is_err());
+    assert!(world.request("e3", "all").is_err());
+    world.nothing_else();
+    assert_eq!(world.request("e4", "all"), Ok(Answer::Later));
 }
 
 #[test]

@@ -42,6 +42,7 @@ impl Engine {
     /// The weight of a request is known, or why it cannot be known.
     pub fn weighed(&mut self, id: &ExecutionId, weight: Result<f64, String>, out: &mut Actions) {
         let Some((from, request)) = self.weighing.remove(id) else { return };
+        let names_anew = !from.is_legacy();
         let taken = match weight {
             Ok(weight) => self.take(from, request, weight, out),
             Err(why) => {
@@ -50,6 +51,9 @@ impl Engine {
             }
         };
         if let Err(refusal) = taken {
+            if names_anew {
+                self.barred.add(id.clone());
+            }
             out.push(Action::Refuse(id.clone(), refusal));
         }
     }

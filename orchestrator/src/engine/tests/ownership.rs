@@ -114,6 +114,22 @@ fn an_adopted_job_is_not_ended_by_a_clock_that_was_wrong() {
 }
 
 #[test]
+fn a_job_that_goes_back_into_the_queue_is_not_ended_by_a_clock_that_was_set() {
+    let mut w = World::new();
+    w.now = Timestamp(1_800_000_000_000);
+    let a = w.agent("a", 5);
+    let id = w.execute(description("a:b", false));
+    let week = 7 * 24 * 3600 * 1000;
+    w.now = w.now.shifted_ms(week);
+    w.engine.clock_set(week);
+    let refusal = Refusal { reason: RefusalReason::Capacity, text: "full".into() };
+    w.say(&a, FromAgent::CannotExecute { execution: id.execution(1), refusal });
+    w.out.clear();
+    w.pass(1);
+    assert_eq!(w.said(), Vec::<String>::new());
+}
+
+#[test]
 fn a_lost_attempt_is_repeated_a_bounded_number_of_times_and_only_if_the_descriptor_says_so() {
     for (repeatable, runs) in [(true, 3), (false, 1)] {
         let mut w = World::new();
