@@ -295,7 +295,8 @@ impl Jobs {
             let declared = description.input(&input.id).map(|input| &input.data);
             let literal = matches!(declared, Some(DataType::Literal(_)));
             let area = matches!(declared, Some(DataType::BoundingBox(_)));
-            let Value::Reference { href, media_type, headers, body, body_href, fetched } = &mut input.value
+            let Value::Reference { href, media_type, encoding, schema, headers, body, body_href, fetched } =
+                &mut input.value
             else {
                 continue;
             };
@@ -304,6 +305,9 @@ impl Jobs {
                 body: body.clone().map(String::into_bytes),
                 body_href: body_href.clone(),
                 headers: headers.clone(),
+                base64: encoding
+                    .as_deref()
+                    .is_some_and(|encoding| encoding.trim().eq_ignore_ascii_case("base64")),
             };
             let (file, shared) = self.results.scratch(id, n).await?;
             let unfetched = |source| Refusal::Reference { input: input.id.clone(), source };
@@ -340,7 +344,7 @@ impl Jobs {
                     .map_err(|why| Refusal::Mismatch(Mismatch::BadValue { input: input.id.clone(), why }))?,
                 // A text file ends with a line break; the value that it holds does not.
                 Content::Text(text) if literal => Value::literal(text.strip_suffix('\n').unwrap_or(&text)),
-                content => Value::Complex { content, media_type, schema: None },
+                content => Value::Complex { content, media_type, schema: schema.clone() },
             };
             *fetched = Some(Box::new(value));
         }

@@ -2,6 +2,7 @@
 //! is checked after name resolution and again after each redirect, and the connection goes to the checked address, so that
 //! no name can lead into the operator's own network. Knows no jobs and no document formats.
 
+mod decode;
 mod fetch;
 mod policy;
 
@@ -28,6 +29,8 @@ pub struct Reference {
     pub body_href: Option<String>,
     /// Headers that the client wants to be sent.
     pub headers: Vec<(String, String)>,
+    /// What is there is in base64, and is to be decoded.
+    pub base64: bool,
 }
 
 /// What the face of a request knows of its references: which lead back to this very service, to be answered from within
@@ -108,6 +111,12 @@ pub enum FetchError {
         /// The limit.
         limit: Duration,
     },
+    /// It is not in the encoding that the client named.
+    #[error("what was fetched from `{url}` is not base64")]
+    Encoding {
+        /// Where it led to.
+        url: String,
+    },
     /// It could not be written here.
     #[error("the fetched data could not be written: {0}")]
     Write(#[from] std::io::Error),
@@ -151,9 +160,35 @@ impl References {
         Self { policy: Arc::new(policy), ..self.clone() }
     }
 
-    /// Fetches into a new file, from `within` what leads back to us; returns its size in bytes. On an error the file is
-    /// removed.
+    /// Fetches into a new file, from `within` what leads back to us, and decodes it; returns its size in bytes. On an error
+    /// the file is removed.
     pub async fn fetch(
+        &self,
+        reference: &Reference,
+        within: &dyn Within,
+        target: &Path,
+    ) -> Result<u64, FetchError> {
+        let bytes = self.as_it_is(reference, within, target).await?;
+        if !reference.base64 {
+            return Ok(bytes);
+        }
+        let file = target.to_owned();
+        let decoded = tokio::task::spawn_blocking(move || decode::base64(&file)).await;
+        match decoded.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+            Ok(bytes) => Ok(bytes),
+            Err(error) => {
+                let _ = tokio::fs::remove_file(target).await;
+                match error.kind() {
+                    std::io::ErrorKind::InvalidData => {
+                        Err(FetchError::Encoding { url: shown(&reference.href) })
+                    }
+                    _ => Err(error.into()),
+                }
+            }
+        }
+    }
+
+    async fn as_it_is(
         &self,
         reference: &Reference,
         within: &dyn Within,
@@ -174,7 +209,7 @@ impl References {
             href: reference.href.clone(),
             headers: reference.headers.clone(),
             body: Some(body?),
-            body_href: None,
+            ..Reference::default()
         };
         self.one(&whole, within, target).await
     }

@@ -74,6 +74,12 @@ pub enum Value {
         /// MIME type that the client expects; empty = the default of the description.
         #[serde(default)]
         media_type: String,
+        /// Encoding of what is there, as the client named it; what is fetched is decoded.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        encoding: Option<String>,
+        /// Schema that the client named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        schema: Option<String>,
         /// Headers that the client wants to be sent with the request.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         headers: Vec<(String, String)>,
@@ -100,6 +106,8 @@ impl Value {
         Self::Reference {
             href: href.into(),
             media_type: media_type.into(),
+            encoding: None,
+            schema: None,
             headers: Vec::new(),
             body: None,
             body_href: None,

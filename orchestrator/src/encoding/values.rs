@@ -58,6 +58,10 @@ pub struct Link {
     pub href: Option<String>,
     /// MIME type that is expected.
     pub media_type: Option<String>,
+    /// Encoding of what is there.
+    pub encoding: Option<String>,
+    /// Schema of what is there.
+    pub schema: Option<String>,
     /// `GET` unless said otherwise, or a body is there.
     pub method: Option<String>,
     /// Headers to be sent.
@@ -102,6 +106,7 @@ pub fn reference(input: &str, link: Link) -> Result<Value, Fault> {
             return Err(wrong(format!("the method `{}` is neither GET nor POST", clip(method, 20))));
         }
     };
+    encoding(input, link.encoding.as_deref())?;
     if link.body.is_some() && body_href.is_some() {
         return Err(wrong("the reference has both a body and a reference to one".to_owned()));
     }
@@ -118,6 +123,8 @@ pub fn reference(input: &str, link: Link) -> Result<Value, Fault> {
     Ok(Value::Reference {
         href: href.to_owned(),
         media_type: link.media_type.unwrap_or_default().trim().to_owned(),
+        encoding: link.encoding,
+        schema: link.schema,
         headers: link.headers,
         body: (post && body_href.is_none()).then(|| link.body.unwrap_or_default()),
         body_href: body_href.filter(|_| post).map(str::to_owned),

@@ -253,6 +253,7 @@ impl From<Refusal> for Fault {
             Refusal::Reference { ref input, ref source } => {
                 let kind = match source {
                     crate::references::FetchError::TooLarge { .. } => FaultKind::TooLarge,
+                    crate::references::FetchError::Encoding { .. } => FaultKind::WrongInputData,
                     _ => FaultKind::DataNotAccessible,
                 };
                 let input = input.clone();

@@ -80,10 +80,10 @@ async fn an_allowed_place_is_fetched_with_body_and_headers() {
     assert_eq!(get(&references, &format!("{base}/a?b=c%20d")).await, Ok("hello".into()));
     let folder = tempfile::tempdir().unwrap();
     let post = Reference {
-        body_href: None,
         href: format!("{base}/wfs"),
         body: Some(b"<GetFeature/>".to_vec()),
         headers: vec![("X-Key".into(), "k".into()), ("Host".into(), "evil".into())],
+        ..Reference::default()
     };
     references.fetch(&post, &Nowhere, &folder.path().join("x")).await.unwrap();
     let asked = asked.lock().unwrap();

@@ -140,8 +140,14 @@ fn given(element: &Element) -> Given<'_> {
 /// `wps:Reference` (§10.2.1 table 54): an address, perhaps headers, perhaps a body.
 fn reference(cursor: &mut Cursor<'_>, id: &str, element: &Element) -> Result<Value, Fault> {
     let text = |name: &str| element.trimmed(name).map(str::to_owned);
-    let mut link =
-        Link { href: text("href"), media_type: text("mimeType"), method: text("method"), ..Link::default() };
+    let mut link = Link {
+        href: text("href"),
+        media_type: text("mimeType"),
+        encoding: text("encoding"),
+        schema: text("schema"),
+        method: text("method"),
+        ..Link::default()
+    };
     while let Some(child) = cursor.child()? {
         match child.name.as_str() {
             "Header" => {
@@ -286,6 +292,8 @@ fn entry_value(entry: &Entry, declared: Option<&DataType>) -> Result<Value, Faul
         let link = Link {
             href: Some(href.to_owned()),
             media_type: text("mimetype"),
+            encoding: text("encoding"),
+            schema: text("schema"),
             method: text("method"),
             ..Link::default()
         };

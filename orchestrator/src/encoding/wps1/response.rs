@@ -198,13 +198,20 @@ fn write_lineage(writer: &mut Writer, job: &Job, view: &View<'_>) {
 
 /// An input by reference as the client gave it, without headers that prove who it is: the document may be read by others.
 fn write_reference(writer: &mut Writer, value: &Value) {
-    let Value::Reference { href, media_type, headers, body, body_href, .. } = value else { return };
+    let Value::Reference { href, media_type, encoding, schema, headers, body, body_href, .. } = value else {
+        return;
+    };
     let mut attributes = vec![("xlink:href", href.as_str())];
     if body.is_some() || body_href.is_some() {
         attributes.push(("method", "POST"));
     }
     if !media_type.is_empty() {
         attributes.push(("mimeType", schema_media_type(media_type)));
+    }
+    for (name, value) in [("encoding", encoding), ("schema", schema)] {
+        if let Some(value) = value {
+            attributes.push((name, value));
+        }
     }
     if headers.is_empty() && body.is_none() && body_href.is_none() {
         writer.leaf("wps:Reference", &attributes, "");

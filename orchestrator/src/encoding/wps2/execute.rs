@@ -166,7 +166,13 @@ fn wrapped(markup: &str, id: &str) -> Result<Option<Value>, Fault> {
 
 fn reference(cursor: &mut Cursor<'_>, element: &Element, id: &str) -> Result<Value, Fault> {
     let text = |name: &str| element.trimmed(name).map(str::to_owned);
-    let mut link = Link { href: text("href"), media_type: text("mimeType"), ..Link::default() };
+    let mut link = Link {
+        href: text("href"),
+        media_type: text("mimeType"),
+        encoding: text("encoding"),
+        schema: text("schema"),
+        ..Link::default()
+    };
     while let Some(child) = cursor.child()? {
         match child.name.as_str() {
             "Body" => link.body = Some(cursor.content()?.into_text()),

@@ -190,6 +190,26 @@ async fn lineage_repeats_references_without_their_credentials() {
 }
 
 #[tokio::test]
+async fn a_reference_says_how_its_data_is_encoded() {
+    let world = world(HttpConfig::default(), at_once).await;
+    let reference = |data: &str, encoding: &str| {
+        format!(
+            "<wps:Reference xlink:href='data:,{data}' mimeType='text/plain' encoding='{encoding}' schema='urn:s'/>"
+        )
+    };
+    let lineage = "<wps:ResponseForm><wps:ResponseDocument lineage='true'/></wps:ResponseForm>";
+    let answer = world.post("/wps", &outer(&reference("aGVs%0AbG8=", "base64"), lineage)).await;
+    assert!(answer.xml(200).contains(" encoding=\"base64\" schema=\"urn:s\"/>"), "{}", answer.text());
+    assert_eq!(got(&world, world.newest()).await, "hello");
+    world.post("/wps", &outer(&reference("aGVsbG8=", "UTF-8"), "")).await.xml(200);
+    assert_eq!(got(&world, world.newest()).await, "aGVsbG8=");
+    for (data, encoding, why) in [("a%2Cb", "base64", "is not base64"), ("x", "gzip", "gzip")] {
+        let refused = world.post("/wps", &outer(&reference(data, encoding), "")).await;
+        assert!(refused.exception(400, "InvalidParameterValue", "doc").contains(why), "{}", refused.text());
+    }
+}
+
+#[tokio::test]
 async fn a_bounding_box_may_come_by_reference() {
     let extent = BoundingBox { crs: Some("EPSG:4326".into()), lower: vec![1.0, 2.0], upper: vec![3.0, 4.0] };
     let result = extent.clone();

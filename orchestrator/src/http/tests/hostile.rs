@@ -45,6 +45,28 @@ async fn broken_documents_get_reports() {
 }
 
 #[tokio::test]
+async fn bodies_in_parts_and_forms_are_no_requests() {
+    let world = world(HttpConfig::default(), never).await;
+    let part = format!(
+        "--x\r\nContent-Disposition: form-data; name=\"request\"\r\n\r\n{}\r\n--x--\r\n",
+        "y".repeat(100_000)
+    );
+    for (kind, body) in [
+        ("multipart/form-data; boundary=x", part.as_str()),
+        (
+            "multipart/related; boundary=x; type=\"text/xml\"",
+            "--x\r\nContent-Type: text/xml\r\n\r\n<a/>\r\n--x--",
+        ),
+        ("application/x-www-form-urlencoded", "service=WPS&request=GetCapabilities"),
+    ] {
+        let refused = world.send("POST", "/wps", &[("Content-Type", kind)], body.as_bytes()).await;
+        let text = refused.exception(400, "NoApplicableCode", "");
+        assert!(text.contains("is no XML document") && text.len() < 2000, "{text}");
+    }
+    still_works(&world).await;
+}
+
+#[tokio::test]
 async fn fifty_megabytes_of_garbage_are_survived() {
     let world = world(HttpConfig::default(), at_once).await;
     let mut body = b"<wps:Execute>".to_vec();
