@@ -405,7 +405,8 @@ impl Jobs {
     }
 
     /// Takes an agent out of service (nothing new is sent to it, what it runs goes on), for this reason, or back into it.
-    pub async fn drain(&self, agent: AgentId, drain: Option<String>) -> Result<(), Refusal> {
+    pub async fn drain(&self, agent: &str, drain: Option<String>) -> Result<(), Refusal> {
+        let agent = AgentId::new(agent);
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Drain { agent, drain, reply }).await.map_err(|_| Refusal::Stopping)?;
         Ok(answer.await.map_err(|_| Refusal::Stopping)??)

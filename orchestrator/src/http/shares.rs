@@ -5,7 +5,6 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use serde_json::{Value, json};
-use wps_remote_protocol::AgentId;
 
 use super::admin::{answer, job_of};
 use super::auth::Asking;
@@ -129,7 +128,7 @@ async fn serve_or_not(state: &AppState, asking: &Asking, agent: &str, why: Optio
         return report(&Fault::new(FaultKind::NotFound, text));
     }
     state.access.audit().did(&asking.caller, asking.from, what, agent);
-    if let Err(refusal) = state.jobs.drain(AgentId::new(agent), why.clone()).await {
+    if let Err(refusal) = state.jobs.drain(agent, why.clone()).await {
         return report(&refusal.into());
     }
     answer(
