@@ -327,7 +327,7 @@ fn limits_and_drained_agents_are_those_of_all_nodes() {
         assert!(refused.text().contains("[user anonymous] max_queued"), "{}", refused.text());
 
         // Drained here, drained there.
-        let name = agents_of(&a).remove(0);
+        let name = e2e::wait_until(LONG, || agents_of(&a).pop()).expect("the node sees the agent");
         let mut command = std::process::Command::new(binary("wps-orchestrator"));
         command.arg("--config").arg(a.config_file()).args(["agents", "drain", &name, "--reason", "moving"]);
         assert!(command.status().expect("the program can be started").success());
