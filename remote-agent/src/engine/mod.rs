@@ -488,7 +488,7 @@ impl Engine {
             .collect();
         for id in stale {
             self.executions.remove(&id);
-            self.remember(id.clone());
+            self.finished.add(id.clone());
             out.push(Action::GiveUp(id));
         }
     }
