@@ -1,7 +1,7 @@
 //! One agent as far as it is known here, and whether it can take one more job: arithmetic over what it reported last and what
 //! was sent to it since.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -28,6 +28,8 @@ pub struct Agent {
     pub ready: bool,
     /// Since when it owes us the answer to an invitation.
     pub asked: Option<Timestamp>,
+    /// Executions that an invitation has named and no answer yet: the answer to an older invitation says nothing of them.
+    pub(super) unclear: BTreeSet<ExecutionId>,
     /// Our executions there, with the weight of each.
     pub executions: HashMap<ExecutionId, f64>,
     /// Those of them that were sent after its newest report, with the weight of each: no report counts them yet.
@@ -95,6 +97,7 @@ impl Agent {
             load_at: Timestamp::default(),
             ready: false,
             asked: None,
+            unclear: BTreeSet::new(),
             executions: HashMap::new(),
             unreported: HashMap::new(),
             refused_until: Timestamp::default(),

@@ -125,7 +125,7 @@ impl Engine {
     ) {
         let Some(agent) = self.fleet.agent_mut(from) else { return };
         agent.ready = true;
-        agent.asked = None;
+        let mut unclear = std::mem::take(&mut agent.unclear);
         self.fleet.touch(from);
         self.away.remove(from);
         for execution in held {
@@ -149,6 +149,14 @@ impl Engine {
             if let Some(id) = self.job_of(from, execution) {
                 self.lost(id, Failure::Interrupted(format!("the agent `{from}` lost it")), now, out);
             }
+        }
+        // Of jobs that were claimed after this answer had been asked for it says nothing: the agent still owes us that.
+        unclear.retain(|id| !held.contains(id) && !unknown.contains(id) && self.job_of(from, id).is_some());
+        if let Some(agent) = self.fleet.agent_mut(from) {
+            if unclear.is_empty() {
+                agent.asked = None;
+            }
+            agent.unclear = unclear;
         }
         self.dispatch(now, out);
     }

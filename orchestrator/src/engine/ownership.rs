@@ -86,6 +86,9 @@ impl Engine {
         let live = |id: &JobId| self.jobs.get(id)?.state.execution().map(|execution| execution.id.clone());
         let executions: Vec<ExecutionId> =
             self.placed.get(agent).into_iter().flatten().filter_map(live).collect();
+        if let Some(asked) = self.fleet.agent_mut(agent) {
+            asked.unclear = executions.iter().cloned().collect();
+        }
         let mut named = executions.chunks(MAX_CLAIMED);
         let first = named.next().unwrap_or_default();
         for executions in std::iter::once(first).chain(named) {

@@ -297,7 +297,8 @@ impl World {
                 }
                 Action::Release(execution) => self.release(host, &execution),
                 Action::Announce => agent.announce = true,
-                Action::Weigh(_) => {}
+                // Only of a GeoServer's.
+                Action::GiveUp(_) | Action::Weigh(_) => {}
             }
         }
     }

@@ -114,6 +114,28 @@ fn an_adopted_job_is_not_ended_by_a_clock_that_was_wrong() {
 }
 
 #[test]
+fn the_answer_to_an_older_invitation_says_nothing_of_jobs_that_were_claimed_later() {
+    let mut w = World::new();
+    w.agent("a", 5);
+    let id = w.execute(description("a:b", false));
+    let stored = w.engine.job(id).unwrap().clone();
+    let mut w = World::new();
+    let a = AgentId::new("a");
+    w.engine.agent_joined(&a, w.now, &mut w.out);
+    w.engine.adopt(stored, w.now, &mut w.out);
+    w.engine.claim(w.now, &mut w.out);
+    // The second invitation, or its answer, is lost.
+    w.holds(&a, &[], &[]);
+    w.out.clear();
+    w.pass(60_000);
+    assert_eq!(w.said(), ["a<invite"]);
+    w.holds(&a, &[], &[id.execution(1)]);
+    assert!(matches!(w.engine.job(id).unwrap().state, JobState::Accepted { .. }));
+    w.pass(60_000);
+    assert!(!w.said().contains(&"a<invite".to_owned()));
+}
+
+#[test]
 fn a_job_that_goes_back_into_the_queue_is_not_ended_by_a_clock_that_was_set() {
     let mut w = World::new();
     w.now = Timestamp(1_800_000_000_000);
