@@ -81,7 +81,14 @@ impl World {
         }
         let capacity = if self.sabotage == Sabotage::Overload { 1_000.0 } else { CAPACITY };
         let max_running = (self.sabotage != Sabotage::Overload).then_some(MAX_RUNNING);
-        let mut engine = Engine::new(Settings { capacity, max_running, load_threshold: 100.0, cores: 2 });
+        let mut engine = Engine::new(Settings {
+            capacity,
+            max_running,
+            load_threshold: 100.0,
+            cores: 2,
+            labels: Vec::new(),
+            keep_endings: Duration::from_secs(3600),
+        });
         let mut out = Actions::new();
         engine.drain(place.draining, &mut out);
         place.disk.retain(|_, folder| folder.finished.is_none_or(|at| now - at < RETENTION_MS));

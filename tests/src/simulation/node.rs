@@ -306,12 +306,13 @@ impl World {
             Input::Dismiss(id) => {
                 if process.engine.dismiss(id, now, out) {
                     process.dismissals.push(id);
-                } else if !self.nodes[n].store_cut && self.nodes.len() > 1 {
-                    if self.store.load(id).is_some_and(|job| !job.state.is_final()) {
-                        self.store.ask_dismissal(id);
-                        self.ledger.dismissal_asked(id);
-                        self.wake_others(n);
-                    }
+                } else if !self.nodes[n].store_cut
+                    && self.nodes.len() > 1
+                    && self.store.load(id).is_some_and(|job| !job.state.is_final())
+                {
+                    self.store.ask_dismissal(id);
+                    self.ledger.dismissal_asked(id);
+                    self.wake_others(n);
                 }
             }
             Input::Online => {
