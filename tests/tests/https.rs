@@ -88,8 +88,8 @@ fn https_from_the_first_byte_to_a_renewed_certificate() {
         });
         let href = href.unwrap_or_else(|| panic!("{:?}", curl(&first, &[&status])));
         assert!(href.starts_with(&base), "{href}");
-        let (done, content) = curl(&first, &[&href]);
-        assert!(done && content.trim_end() == "over TLS", "{content}");
+        let (done, taken) = curl(&first, &[&href]);
+        assert!(done && taken.trim_end() == "over TLS", "{taken}");
 
         // Whoever speaks plainly is told; whoever does not know the certificate does not come in.
         let plain = Http::new(orchestrator.address()).get("/health").unwrap();
