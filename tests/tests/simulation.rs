@@ -3,6 +3,8 @@
 //!
 //! `WPS_SIMULATION_SECONDS` and `WPS_SIMULATION_SEED` make another run of the first test.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, and so do its helpers")]
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
