@@ -178,3 +178,17 @@ mod tests {
         assert_eq!((second.status, second.text().as_str()), (400, "def"));
     }
 }
+
+/// Bytes in base64, as credentials are sent.
+pub fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for part in bytes.chunks(3) {
+        let n = part.iter().fold(0u32, |n, byte| n << 8 | u32::from(*byte)) << (8 * (3 - part.len()));
+        for place in 0..4 {
+            let letter = LETTERS[(n >> (18 - 6 * place)) as usize & 63];
+            text.push(if place <= part.len() { char::from(letter) } else { '=' });
+        }
+    }
+    text
+}
