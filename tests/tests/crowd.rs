@@ -6,9 +6,9 @@ use std::sync::{Barrier, Mutex};
 use std::time::Duration;
 
 use e2e::Site;
-use e2e::client::{Execute, Wps, execution_id};
+use e2e::client::{Execute, Wps, document, execution_id};
 use e2e::fixtures::{HELLO, descriptor};
-use e2e::http::Http;
+use e2e::http::{Answer, Http};
 use e2e::postgres::Postgres;
 use e2e::xmpp::Prosody;
 
@@ -17,6 +17,12 @@ const CLIENTS: usize = 500;
 const LOOKS: usize = 3;
 /// 500 connections at once may wait for a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Asks until the answer is not "busy" (503).
+fn patient(mut ask: impl FnMut() -> Answer) -> Answer {
+    let asked = e2e::wait_until(PATIENCE, || Some(ask()).filter(|answer| answer.status != 503));
+    asked.expect("the orchestrator is not busy for ever")
+}
 
 /// Jobs run meanwhile, so that every state is met: in memory, on its way into the store, and in the store only.
 fn crowd(site: &Site, nodes: &[SocketAddr]) {
@@ -28,14 +34,18 @@ fn crowd(site: &Site, nodes: &[SocketAddr]) {
             let client = move || {
                 together.wait();
                 let mut own = Wps::new(nodes[n % nodes.len()]);
-                let location = own.submit(&Execute::new("test:Hello").stored());
+                // "Try again later" is an honest answer to a crowd.
+                let answer = patient(|| own.execute(&Execute::new("test:Hello").stored()));
+                let location =
+                    document(&answer, "ExecuteResponse").attribute("statusLocation").map(str::to_owned);
+                let location = location.expect("an accepted job has a statusLocation");
                 let path = own.target(&location);
                 let id = execution_id(&location);
                 for node in nodes.iter().cycle().skip(n + 1).take(LOOKS * nodes.len()) {
                     let mut http = Http::new(*node).patience(PATIENCE);
                     let status = format!("/wps?service=WPS&version=2.0.0&request=GetStatus&jobId={id}");
                     for (target, root) in [(&path, "ExecuteResponse"), (&status, "StatusInfo")] {
-                        let answer = http.get(target).expect("the orchestrator answers");
+                        let answer = patient(|| http.get(target).expect("the orchestrator answers"));
                         if answer.status != 200 || !answer.text().contains(root) {
                             let said =
                                 format!("{target} on {node}: HTTP {} {}", answer.status, answer.text());
