@@ -4,6 +4,7 @@
 mod access;
 mod agents;
 mod geoserver;
+mod https;
 mod legacy;
 mod limits;
 mod schema;
@@ -19,7 +20,6 @@ use wps_remote_protocol::ini::{Document, Finding, IniError, Options};
 use crate::access::AccessConfig;
 use crate::bus::{AgentTrust, LegacyConfig};
 use crate::engine::Limits;
-use crate::http::tls::TlsFiles;
 use crate::http::{HttpConfig, ServiceInfo};
 use crate::jobs::Aliases;
 use crate::limits::LimitRules;
@@ -533,26 +533,6 @@ impl Reader<'_> {
             management_room: self.settings.string("xmpp", "management_room"),
             nick: self.text("xmpp", "nick"),
             domain,
-        }
-    }
-
-    fn http_tls(&mut self, public_url: Option<&str>) -> Option<TlsFiles> {
-        match (self.path("http", "certificate"), self.path("http", "key")) {
-            (Some(certificate), Some(key)) => {
-                if public_url.is_some_and(|url| url.starts_with("http:")) {
-                    self.warnings.push(
-                        "[http] public_url begins with http:, but HTTPS is served ([http] certificate)"
-                            .to_owned(),
-                    );
-                }
-                Some(TlsFiles { certificate, key })
-            }
-            (None, None) => None,
-            (given, _) => {
-                let key = if given.is_some() { "key" } else { "certificate" };
-                self.fault("http", key, "`certificate` and `key` are given together or not at all");
-                None
-            }
         }
     }
 
