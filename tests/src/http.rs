@@ -155,6 +155,20 @@ pub fn read_answer(stream: &mut impl BufRead) -> io::Result<(Answer, bool)> {
     Ok((answer, keep))
 }
 
+/// RFC 4648 §4, for logins.
+pub fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for part in bytes.chunks(3) {
+        let n = part.iter().fold(0u32, |n, byte| n << 8 | u32::from(*byte)) << (8 * (3 - part.len()));
+        for place in 0..4 {
+            let letter = LETTERS[(n >> (18 - 6 * place)) as usize & 63];
+            text.push(if place <= part.len() { char::from(letter) } else { '=' });
+        }
+    }
+    text
+}
+
 fn line(stream: &mut impl BufRead) -> io::Result<String> {
     let mut line = String::new();
     if stream.read_line(&mut line)? == 0 {
@@ -177,18 +191,4 @@ mod tests {
         let (second, _) = read_answer(&mut stream).unwrap();
         assert_eq!((second.status, second.text().as_str()), (400, "def"));
     }
-}
-
-/// Bytes in base64, as credentials are sent.
-pub fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for part in bytes.chunks(3) {
-        let n = part.iter().fold(0u32, |n, byte| n << 8 | u32::from(*byte)) << (8 * (3 - part.len()));
-        for place in 0..4 {
-            let letter = LETTERS[(n >> (18 - 6 * place)) as usize & 63];
-            text.push(if place <= part.len() { char::from(letter) } else { '=' });
-        }
-    }
-    text
 }

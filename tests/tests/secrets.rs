@@ -1,6 +1,4 @@
-//! No secret is in any log, however talkative.
-
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, and so do its helpers")]
+//! No secret is in any log, however talkative it is; and the book of deeds has what was done.
 
 use std::time::Duration;
 
