@@ -190,7 +190,10 @@ fn users_run_and_wait_as_many_jobs_as_they_may_and_are_told_why() {
         let [mut ann, mut bob, mut cem] =
             ["ann", "bob", "cem"].map(|name| Caller::new(&orchestrator, name, "user"));
         cem.wait_for(&of_cem, "(a@here is drained: a new disk)");
-        assert!(cli(&orchestrator, &["agents"]).1.contains("no: drained: a new disk"));
+        // The operator's view is renewed once a second.
+        let listed = || cli(&orchestrator, &["agents"]).1;
+        let shown = wait_until(LONG, || listed().contains("no: drained: a new disk").then_some(()));
+        assert!(shown.is_some(), "{}", listed());
         agent.write("release", "");
         for job in &of_ann[..2] {
             assert_eq!(ann.wait(job), Status::Succeeded);
@@ -352,7 +355,8 @@ fn labels_bind_jobs_to_agents() {
             // The other agent's program would wait for ever.
             assert_eq!(wps.wait(&job), Status::Succeeded);
         }
-        assert!(cli(&orchestrator, &["agents"]).1.contains("gpu big"));
+        let listed = || cli(&orchestrator, &["agents"]).1;
+        assert!(wait_until(LONG, || listed().contains("gpu big").then_some(())).is_some(), "{}", listed());
     });
 }
 
