@@ -111,7 +111,8 @@ async fn occupants_meet_talk_and_ask() {
     });
     let ask = || boss.request(&house.room, "agent", payload("execute", "{}"), Duration::from_secs(5));
     assert_eq!(ask().await.unwrap().unwrap().name(), "taken");
-    assert_eq!(ask().await, Err(RequestError::Refused(StanzaError::new("resource-constraint", "full"))));
+    let full = StanzaError { by_peer: true, ..StanzaError::new("resource-constraint", "full") };
+    assert_eq!(ask().await, Err(RequestError::Refused(full)));
     let Err(RequestError::Refused(error)) = ask().await else { panic!() };
     assert_eq!(error.condition, "internal-server-error");
 
