@@ -26,7 +26,8 @@ fn capacity_is_shared_by_both_dialects() {
     assert_eq!(ask(&mut world, GEOSERVER, "g1"), Ok(Answer::Later));
     assert_eq!(ask(&mut world, "o", "n1").unwrap_err().reason, RefusalReason::Capacity);
     world.happened("g1", Event::Ended(failed()));
-    assert_eq!(ask(&mut world, "o", "n1"), Ok(Answer::Later));
+    // What was refused is sent again under another name.
+    assert_eq!(ask(&mut world, "o", "n2"), Ok(Answer::Later));
     assert_eq!(ask(&mut world, GEOSERVER, "g2").unwrap_err().reason, RefusalReason::Capacity);
 }
 
