@@ -37,7 +37,8 @@ pub enum ToAgent {
         /// Which one.
         execution: ExecutionId,
     },
-    /// The job of an ending belongs to another orchestrator, perhaps one that has just died: it must be told again.
+    /// The job of an ending belongs to another orchestrator, perhaps one that has just died: it must be told again, to
+    /// everybody if this one was believed to have the job.
     Elsewhere {
         /// Which one.
         execution: ExecutionId,

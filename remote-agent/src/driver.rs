@@ -25,7 +25,7 @@ use crate::habits::Habits;
 use crate::prepare::{self, Manner};
 use crate::service::{News, Service};
 use crate::session::Events as SessionEvents;
-use crate::session::{Delivered, Inbound, Session};
+use crate::session::{Delivered, Inbound, Session, Verdict};
 use crate::weigh::Weigher;
 use crate::workdir::{Ending, Found, WorkdirError};
 
@@ -351,6 +351,10 @@ impl Driver {
                 self.engine.disowned(&by, &execution, &mut out);
                 self.session.confirm(token);
             }
+            Inbound::Elsewhere { by, execution, token } => {
+                self.engine.elsewhere(&by, &execution, now, &mut out);
+                self.session.confirm(token);
+            }
             Inbound::GetLoad { token } => self.session.tell_load(token, self.engine.load()),
         }
         self.perform(out);
@@ -392,12 +396,13 @@ impl Driver {
     }
 
     fn delivered(&mut self, answer: &Delivered) {
+        let now = self.now();
         let mut out = Actions::new();
-        if answer.stored {
+        match answer.verdict {
             // A second answer to a repeated ending finds nothing to do.
-            let _ = self.engine.finish(&answer.execution, &mut out);
-        } else {
-            self.engine.disowned(&answer.by, &answer.execution, &mut out);
+            Verdict::Stored => drop(self.engine.finish(&answer.execution, &mut out)),
+            Verdict::Unknown => self.engine.disowned(&answer.by, &answer.execution, &mut out),
+            Verdict::Elsewhere => self.engine.elsewhere(&answer.by, &answer.execution, now, &mut out),
         }
         self.perform(out);
     }

@@ -142,6 +142,15 @@ pub enum Inbound {
         /// To answer with.
         token: Token,
     },
+    /// An orchestrator says that another one has the job of an execution.
+    Elsewhere {
+        /// Which one says so.
+        by: Peer,
+        /// Of which execution.
+        execution: ExecutionId,
+        /// To answer with.
+        token: Token,
+    },
     /// The load is asked for.
     GetLoad {
         /// To answer with.
@@ -156,8 +165,19 @@ pub struct Delivered {
     pub execution: ExecutionId,
     /// Who answered.
     pub by: Peer,
-    /// Whether it is stored there; else there is no such job.
-    pub stored: bool,
+    /// What was answered.
+    pub verdict: Verdict,
+}
+
+/// What an orchestrator says of an ending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is stored.
+    Stored,
+    /// There is no such job.
+    Unknown,
+    /// Another orchestrator has the job.
+    Elsewhere,
 }
 
 struct Present {
@@ -378,10 +398,8 @@ impl Session {
             ToAgent::Unknown { execution } => {
                 Inbound::Disowned { by: Peer(nick), execution, token: Token::Native(token) }
             }
-            // The ending is told again anyway.
-            ToAgent::Elsewhere { .. } => {
-                self.muc.respond(token, Ok(None));
-                return None;
+            ToAgent::Elsewhere { execution } => {
+                Inbound::Elsewhere { by: Peer(nick), execution, token: Token::Native(token) }
             }
             ToAgent::GetLoad => Inbound::GetLoad { token: Token::Native(token) },
         })

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, and so do its helpers")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -80,7 +81,8 @@ fn what_broke_an_invariant_once_does_so_no_more() {
 
 #[test]
 fn a_broken_rule_is_noticed_and_cut_down_to_a_short_story() {
-    for (name, sabotage) in Sabotage::ALL {
+    // Chance meets the late claim too seldom: its kept plan shows it, see below.
+    for (name, sabotage) in Sabotage::ALL.into_iter().filter(|(_, rule)| *rule != Sabotage::ForgetTheHeir) {
         let found = (1..400).find_map(|seed| {
             let plan = Plan::by_chance(seed, LENGTH);
             World::run(&plan, sabotage, false).violation.map(|violation| (plan, violation))
@@ -94,6 +96,15 @@ fn a_broken_rule_is_noticed_and_cut_down_to_a_short_story() {
         );
         e2e::tell(&format!("{name}: seed {}, {} operations: {violation}", plan.seed, small.steps.len()));
     }
+}
+
+#[test]
+fn a_job_whose_heir_is_not_told_its_ending_is_noticed() {
+    let kept = "a-late-claim-of-a-fenced-orchestrator-keeps-no-ending-from-its-heir.json";
+    let text = std::fs::read_to_string(seeds().join(kept)).unwrap();
+    let plan: Plan = serde_json::from_str(&text).unwrap();
+    let violation = World::run(&plan, Sabotage::ForgetTheHeir, false).violation.unwrap_or_default();
+    assert!(violation.contains("never ended (running)"), "{violation}");
 }
 
 fn job(number: u64, version: u64, state: JobState) -> Job {
@@ -133,6 +144,8 @@ async fn the_simulated_store_does_what_the_real_one_does() {
         let mut random = Random::new(seed);
         real.enter("n0").await.unwrap();
         let mut lease = model.enter("n0", true);
+        // A database leaves numbers out as it likes, but never gives one to two nodes.
+        let mut numbers = BTreeMap::new();
         for _ in 0..60 {
             match random.below(9) {
                 0..4 => {
@@ -146,7 +159,13 @@ async fn the_simulated_store_does_what_the_real_one_does() {
                         Err(StoreError::Fenced) => Err(Failed::Fenced),
                         Err(error) => panic!("{error}"),
                     };
-                    assert_eq!(saved, model.save(lease, &jobs), "seed {seed}");
+                    let modelled = model.save(lease, &jobs);
+                    // That the job is another node's only PostgreSQL says, see the store's own tests; SQLite has one node. It
+                    // is not stored either way, which is compared below.
+                    let is_foreign = modelled == Err(Failed::Fenced) && model.holds(lease);
+                    if !is_foreign {
+                        assert_eq!(saved, modelled, "seed {seed}");
+                    }
                 }
                 4 => {
                     let id = job(random.below(6), 0, JobState::Created).id;
@@ -177,9 +196,13 @@ async fn the_simulated_store_does_what_the_real_one_does() {
                     assert_eq!(names, modelled, "seed {seed}");
                 }
             }
-            assert_eq!(real.lease(), lease, "seed {seed}");
+            let Lease { id, generation } = real.lease();
+            assert_eq!(generation, lease.generation, "seed {seed}");
+            assert_eq!(*numbers.entry(id).or_insert(lease.id), lease.id, "seed {seed}");
             compare(&real, &model, lease, seed).await;
         }
+        let modelled: BTreeSet<i64> = numbers.values().copied().collect();
+        assert_eq!(modelled.len(), numbers.len(), "seed {seed}");
     }
 }
 

@@ -15,6 +15,8 @@ mod legacy_tests;
 mod memory;
 mod outbox;
 #[cfg(test)]
+mod ownership_tests;
+#[cfg(test)]
 mod tests;
 mod view;
 mod weighing;
@@ -125,6 +127,14 @@ enum State {
 }
 
 impl Execution {
+    /// It is this one that is told from now on.
+    fn belongs_to(&mut self, originator: Peer) {
+        self.originator = originator;
+        if let State::Ended(delivery) = &mut self.state {
+            delivery.set_for_anybody(false);
+        }
+    }
+
     /// Whether it takes capacity.
     fn is_live(&self) -> bool {
         match self.state {
@@ -178,7 +188,7 @@ impl Engine {
         for id in claimed {
             match self.executions.get_mut(id) {
                 Some(execution) if execution.originator.is_legacy() => unknown.push(id.clone()),
-                Some(execution) => execution.originator = from.clone(),
+                Some(execution) => execution.belongs_to(from.clone()),
                 None => {
                     self.barred.add(id.clone());
                     unknown.push(id.clone());
@@ -202,7 +212,10 @@ impl Engine {
                     }
                 }
                 State::Ended(delivery)
-                    if own || !from.is_legacy() && !self.subscribers.contains(&execution.originator) =>
+                    if own
+                        || !from.is_legacy()
+                            && (delivery.for_anybody()
+                                || !self.subscribers.contains(&execution.originator)) =>
                 {
                     delivery.hurry(now);
                 }
@@ -261,7 +274,7 @@ impl Engine {
                 });
             }
             // Asked again, perhaps by the orchestrator that took the job over: from now on it is told.
-            execution.originator = from;
+            execution.belongs_to(from);
             let answer = match &mut execution.state {
                 State::Starting => Answer::Later,
                 State::Running { .. } => Answer::Known,
@@ -342,6 +355,21 @@ impl Engine {
         if self.executions.get(execution).is_some_and(|held| held.originator == *by) {
             // Said of a running execution it means nothing, as in `finish`.
             let _ = self.finish(execution, out);
+        }
+    }
+
+    /// An orchestrator says of an ending that another one has the job. If the execution was believed to be its own, it claimed
+    /// it too late, and the other one was not told: everybody is, until somebody claims it anew.
+    pub fn elsewhere(&mut self, by: &Peer, execution: &ExecutionId, now: Duration, out: &mut Actions) {
+        // A job of a GeoServer is never taken over.
+        let held =
+            self.executions.get_mut(execution).filter(|held| held.originator == *by && !by.is_legacy());
+        if let Some(Execution { state: State::Ended(delivery), .. }) = held
+            && !delivery.for_anybody()
+        {
+            delivery.set_for_anybody(true);
+            delivery.hurry(now);
+            self.deliver(now, out);
         }
     }
 
@@ -493,15 +521,16 @@ impl Engine {
         }
     }
 
-    /// Sends every ending that is due: to its originator, or, while that one is away, to whoever is there, since a job can
-    /// have been taken over. A job of a GeoServer is never taken over.
+    /// Sends every ending that is due: to its originator, or, while that one is away or has not got the job, to whoever is
+    /// there, since a job can have been taken over. A job of a GeoServer is never taken over.
     fn deliver(&mut self, now: Duration, out: &mut Actions) {
         for (id, execution) in &mut self.executions {
             let State::Ended(delivery) = &mut execution.state else { continue };
             if delivery.due() > now {
                 continue;
             }
-            let to: Vec<Peer> = if self.subscribers.contains(&execution.originator) {
+            let to: Vec<Peer> = if self.subscribers.contains(&execution.originator) && !delivery.for_anybody()
+            {
                 vec![execution.originator.clone()]
             } else if execution.originator.is_legacy() {
                 Vec::new()

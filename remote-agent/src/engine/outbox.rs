@@ -15,11 +15,12 @@ pub(super) struct Delivery {
     born: Duration,
     due: Duration,
     delay: Duration,
+    for_anybody: bool,
 }
 
 impl Delivery {
     pub(super) fn new(ending: Ending, now: Duration) -> Self {
-        Self { ending, born: now, due: now, delay: FIRST }
+        Self { ending, born: now, due: now, delay: FIRST, for_anybody: false }
     }
 
     /// Since when it is told.
@@ -30,6 +31,16 @@ impl Delivery {
     /// When it is to be sent next.
     pub(super) fn due(&self) -> Duration {
         self.due
+    }
+
+    /// Whether its originator has said that another one has the job.
+    pub(super) fn for_anybody(&self) -> bool {
+        self.for_anybody
+    }
+
+    /// Whom it is for.
+    pub(super) fn set_for_anybody(&mut self, anybody: bool) {
+        self.for_anybody = anybody;
     }
 
     /// Whoever waits for it is there: it is due at once.

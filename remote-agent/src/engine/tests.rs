@@ -66,7 +66,7 @@ impl World {
         world
     }
 
-    fn invited(processes: &[(&str, f64)]) -> Self {
+    pub(super) fn invited(processes: &[(&str, f64)]) -> Self {
         let mut world = Self::new(settings(), processes);
         world.invite("o");
         world.out.clear();
@@ -82,7 +82,11 @@ impl World {
         self.engine.invite(peer(name), &claimed, self.now, &mut self.out);
     }
 
-    fn request(&mut self, execution: &str, name: &str) -> Result<Answer, Refusal> {
+    pub(super) fn elsewhere(&mut self, by: &str, execution: &str) {
+        self.engine.elsewhere(&peer(by), &id(execution), self.now, &mut self.out);
+    }
+
+    pub(super) fn request(&mut self, execution: &str, name: &str) -> Result<Answer, Refusal> {
         let process = ProcessId::new("test", name).unwrap();
         let request = Request { execution: id(execution), process, inputs: vec![], base_url: String::new() };
         self.engine.request(peer("o"), request, self.now, &mut self.out)
@@ -96,7 +100,7 @@ impl World {
         self.engine.tick(self.now, &mut self.out)
     }
 
-    fn run(&mut self, execution: &str, name: &str) {
+    pub(super) fn run(&mut self, execution: &str, name: &str) {
         assert_eq!(self.request(execution, name), Ok(Answer::Later));
         self.happened(execution, Event::Started);
         self.out.clear();
@@ -382,26 +386,6 @@ fn a_later_agent_goes_on_where_the_former_was_lost() {
 }
 
 #[test]
-fn a_claimed_execution_belongs_to_another_orchestrator_and_an_unknown_one_never_starts() {
-    let mut world = World::invited(&[("p", 1.0)]);
-    world.invite("heir");
-    world.run("e1", "p");
-    // The first one is still there, but it has lost the job to the other.
-    world.claim("heir", &["e1", "e2"]);
-    world.expect(&[
-        "heir: executions [e1] not [e2]",
-        "heir: register test:p",
-        "heir: load 1",
-        "heir: started e1",
-    ]);
-    world.happened("e1", Event::Ended(failed()));
-    world.expect(&["heir: error e1", "announce"]);
-    // The request of the one that died arrives after all.
-    assert!(world.request("e2", "p").is_err());
-    world.nothing_else();
-}
-
-#[test]
 fn what_was_refused_or_given_up_never_starts_when_its_request_comes_late_or_twice() {
     let mut world = World::invited(&[("all", 100.0)]);
     // The abort has overtaken the request.
@@ -418,24 +402,11 @@ fn what_was_refused_or_given_up_never_starts_when_its_request_comes_late_or_twic
     assert_eq!(world.request("e4", "all"), Ok(Answer::Later));
 }
 
-#[test]
-fn only_the_orchestrator_of_an_execution_can_say_that_nobody_waits_for_it() {
-    let mut world = World::invited(&[("p", 1.0)]);
-    world.run("e1", "p");
-    world.engine.disowned(&peer("o"), &id("e1"), &mut world.out);
-    world.nothing_else();
-    world.happened("e1", Event::Ended(failed()));
-    world.expect(&["o: error e1", "announce"]);
-    world.engine.disowned(&peer("other"), &id("e1"), &mut world.out);
-    world.nothing_else();
-    world.engine.disowned(&peer("o"), &id("e1"), &mut world.out);
-    world.expect(&["release e1"]);
-}
-
 #[derive(Debug, Clone)]
 enum Step {
     Claim(u8, u8),
     Disown(u8, u8),
+    Elsewhere(u8, u8),
     Invite(u8),
     Leave(u8),
     Offline,
@@ -452,6 +423,7 @@ fn step() -> impl Strategy<Value = Step> {
         (0..2u8).prop_map(Step::Invite),
         (0..2u8, 0..8u8).prop_map(|(n, e)| Step::Claim(n, e)),
         (0..2u8, 0..8u8).prop_map(|(n, e)| Step::Disown(n, e)),
+        (0..2u8, 0..8u8).prop_map(|(n, e)| Step::Elsewhere(n, e)),
         (0..2u8).prop_map(Step::Leave),
         Just(Step::Offline),
         (0..8u8, 0..3u8).prop_map(|(e, p)| Step::Request(e, p)),
@@ -486,6 +458,7 @@ proptest! {
                 Step::Disown(n, e) => {
                     world.engine.disowned(&peer(&format!("o{n}")), &id(&format!("e{e}")), &mut world.out);
                 }
+                Step::Elsewhere(n, e) => world.elsewhere(&format!("o{n}"), &format!("e{e}")),
                 Step::Leave(n) => {
                     present.remove(&peer(&format!("o{n}")));
                     world.engine.peer_left(&peer(&format!("o{n}")));

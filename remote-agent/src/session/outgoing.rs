@@ -15,7 +15,7 @@ use wps_remote_protocol::{ErrorKind, ExecutionError, ExecutionId, FromAgent};
 use wps_remote_xmpp::muc::{Muc, RequestError};
 use wps_remote_xmpp::{BareJid, Element, payload};
 
-use super::Delivered;
+use super::{Delivered, Verdict};
 use crate::engine::Peer;
 
 /// Requests under way to one orchestrator, endings apart: a hundred registrations cost few round trips and no flood.
@@ -101,9 +101,9 @@ impl Outgoing {
             if let Err(error) = &answer {
                 debug!(orchestrator = %key.0, execution.id = %execution, "an ending was not taken: {error}");
             }
-            if let Some(stored) = verdict(&answer) {
+            if let Some(verdict) = verdict(&answer) {
                 // Without a receiver the agent stops; its successor tells the ending again.
-                let _ = delivered.send(Delivered { execution, by: key.0, stored }).await;
+                let _ = delivered.send(Delivered { execution, by: key.0, verdict }).await;
             }
         });
     }
@@ -144,14 +144,16 @@ async fn ask(muc: &Muc, room: &BareJid, to: &Peer, name: &'static str, element: 
     }
 }
 
-/// Whether an ending is stored there, or there is no such job; `None` = it has to be told again.
-fn verdict(answer: &Result<Option<Element>, RequestError>) -> Option<bool> {
+/// What an orchestrator says of an ending; `None` = nothing that counts: it has to be told again.
+fn verdict(answer: &Result<Option<Element>, RequestError>) -> Option<Verdict> {
     match answer {
-        Ok(_) => Some(true),
+        Ok(_) => Some(Verdict::Stored),
         // A room says the same of an orchestrator that has just left: that one, or its successor, still has the job.
-        Err(RequestError::Refused(error)) if error.by_peer && error.condition == "item-not-found" => {
-            Some(false)
-        }
+        Err(RequestError::Refused(error)) if error.by_peer => match error.condition.as_str() {
+            "item-not-found" => Some(Verdict::Unknown),
+            "conflict" => Some(Verdict::Elsewhere),
+            _ => None,
+        },
         Err(_) => None,
     }
 }
@@ -176,9 +178,11 @@ mod tests {
             let error = StanzaError { by_peer, ..StanzaError::new(condition, "") };
             verdict(&Err(RequestError::Refused(error)))
         };
-        assert_eq!(verdict(&Ok(None)), Some(true));
-        assert_eq!(said("item-not-found", true), Some(false));
+        assert_eq!(verdict(&Ok(None)), Some(Verdict::Stored));
+        assert_eq!(said("item-not-found", true), Some(Verdict::Unknown));
         assert_eq!(said("item-not-found", false), None, "the ending is told again");
-        assert_eq!(said("conflict", true), None, "another orchestrator has the job");
+        assert_eq!(said("conflict", true), Some(Verdict::Elsewhere));
+        assert_eq!(said("conflict", false), None, "the ending is told again");
+        assert_eq!(said("bad-request", true), None, "the ending is told again");
     }
 }

@@ -213,7 +213,12 @@ impl World {
                 agent.engine.disowned(&orchestrator(node), &execution, &mut out);
                 self.respond(me, them, id, Answer::Yes);
             }
-            ToAgent::Elsewhere { .. } => self.respond(me, them, id, Answer::Yes),
+            ToAgent::Elsewhere { execution } => {
+                if self.sabotage != Sabotage::ForgetTheHeir {
+                    agent.engine.elsewhere(&orchestrator(node), &execution, now, &mut out);
+                }
+                self.respond(me, them, id, Answer::Yes);
+            }
             ToAgent::GetLoad => {
                 let load = agent.engine.load();
                 self.respond(me, them, id, Answer::Load(load));
@@ -354,6 +359,7 @@ impl World {
     }
 
     fn agent_answered(&mut self, host: usize, id: u64, answer: Option<Answer>) {
+        let now = self.agent_time(host);
         let Some(agent) = &mut self.hosts[host].agent else { return };
         let Some((node, attempt, message)) = agent.asked.remove(&id) else { return };
         let (FromAgent::Completed { execution, .. } | FromAgent::Error { execution, .. }) = &message else {
@@ -367,6 +373,9 @@ impl World {
         match answer {
             Some(Answer::Yes) => drop(agent.engine.finish(execution, &mut out)),
             Some(Answer::Unknown) => agent.engine.disowned(&orchestrator(node), execution, &mut out),
+            Some(Answer::Elsewhere) if self.sabotage != Sabotage::ForgetTheHeir => {
+                agent.engine.elsewhere(&orchestrator(node), execution, now, &mut out);
+            }
             Some(Answer::NobodyThere) if !self.rooms_are_told_apart => {
                 agent.engine.disowned(&orchestrator(node), execution, &mut out);
             }

@@ -111,7 +111,7 @@ impl World {
         let answer = match &message {
             ToAgent::Finish { execution } => Some((execution, Answer::Yes)),
             ToAgent::Unknown { execution } => Some((execution, Answer::Unknown)),
-            ToAgent::Elsewhere { execution } => Some((execution, Answer::Later)),
+            ToAgent::Elsewhere { execution } => Some((execution, Answer::Elsewhere)),
             _ => None,
         };
         if let Some((execution, answer)) = answer

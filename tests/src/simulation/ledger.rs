@@ -187,6 +187,10 @@ impl World {
                         job.state.name()
                     ));
                 }
+                // Once more, after a commit whose answer was lost: it was judged then.
+                if known.state.is_final() {
+                    continue;
+                }
             }
             self.check_ending(n, job);
         }

@@ -59,7 +59,9 @@ pub enum Answer {
     Unknown,
     /// The room says that nobody of this name is there.
     NobodyThere,
-    /// Not now, or not here.
+    /// The asked one itself says that another one has the job.
+    Elsewhere,
+    /// Not now.
     Later,
 }
 

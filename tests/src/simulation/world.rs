@@ -52,11 +52,13 @@ pub enum Sabotage {
     Overload,
     /// What a room says of an absent orchestrator is taken for the word of that one.
     TrustTheRoom,
+    /// An agent takes no note of it that another orchestrator has the job of an ending.
+    ForgetTheHeir,
 }
 
 impl Sabotage {
     /// All but none, with a name each.
-    pub const ALL: [(&'static str, Self); 8] = [
+    pub const ALL: [(&'static str, Self); 9] = [
         ("send-before-save", Self::SendBeforeSave),
         ("accept-the-stale", Self::AcceptTheStale),
         ("forget-the-outbox", Self::ForgetTheOutbox),
@@ -65,6 +67,7 @@ impl Sabotage {
         ("ignore-the-lease", Self::IgnoreTheLease),
         ("overload", Self::Overload),
         ("trust-the-room", Self::TrustTheRoom),
+        ("forget-the-heir", Self::ForgetTheHeir),
     ];
 
     /// What an agent says, perhaps as another one and about another execution than it meant.
