@@ -5,7 +5,7 @@
 
 pub mod reading;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -73,6 +73,8 @@ struct Known {
     faults: Vec<String>,
     registrations: usize,
     sequence: u64,
+    /// Rooms that it is in.
+    joined: BTreeSet<String>,
 }
 
 /// A running stand-in; dropped, it dies and has forgotten everything.
@@ -87,7 +89,11 @@ fn locked(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
 }
 
 impl GeoServer {
-    /// Starts it in the rooms of these namespaces. `answers`: whether a `completed` is answered with `finish`.
+    /// Starts it in the rooms of these namespaces and waits until it is in them: rooms belong to whoever comes first.
+    /// `answers`: whether a `completed` is answered with `finish`.
+    ///
+    /// # Panics
+    /// If that takes too long.
     pub fn start(login: &Login, namespaces: &[&str], answers: bool) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -115,6 +121,8 @@ impl GeoServer {
             })
         };
         runtime.spawn(work(known.clone(), muc.clone(), events, answers));
+        let inside = wait_until(LONG, || (locked(&known).joined.len() > namespaces.len()).then_some(()));
+        assert!(inside.is_some(), "it is only in these rooms: {:?}", locked(&known).joined);
         Self { known, muc, runtime: Some(runtime) }
     }
 
@@ -307,7 +315,11 @@ impl Known {
                 }
             }
             MucEvent::Gone { room, nick, .. } => self.gone(&format!("{room}/{nick}")),
+            MucEvent::Joined { room, .. } => {
+                self.joined.insert(room.to_string());
+            }
             MucEvent::Left { .. } | MucEvent::Offline { .. } => {
+                self.joined.clear();
                 self.nodes.clear();
                 self.occupants.clear();
             }

@@ -240,10 +240,24 @@ fn a_job_that_was_refused_because_the_answer_of_the_database_was_lost_never_runs
         let agent = agent(site, "one", 4);
         a.wait_for(BOTH);
         let stored = |postgres: &Postgres| postgres.query("SELECT id FROM jobs").len();
+        // Commits of jobs wait at a gate, so that the link can break between one and its answer.
+        postgres.query(
+            "CREATE TABLE gate (shut boolean); INSERT INTO gate VALUES (true);
+             CREATE FUNCTION wait_at_gate() RETURNS trigger LANGUAGE plpgsql VOLATILE AS $$
+             BEGIN WHILE (SELECT shut FROM gate) LOOP PERFORM pg_sleep(0.02); END LOOP; RETURN NULL; END $$;
+             CREATE CONSTRAINT TRIGGER gate AFTER INSERT ON jobs DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW EXECUTE FUNCTION wait_at_gate()",
+        );
+        let waiting = || {
+            let commits = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+            !postgres.query(commits).is_empty()
+        };
         let mut at_a = a.wps();
-        way.set(Link::Deaf);
         let refused = std::thread::scope(|scope| {
             let refused = scope.spawn(|| at_a.post(&Execute::new("test:Wait").stored().to_xml()));
+            e2e::wait_until(LONG, || waiting().then_some(())).expect("the commit is on its way");
+            way.set(Link::Deaf);
+            postgres.query("UPDATE gate SET shut = false");
             e2e::wait_until(LONG, || (stored(postgres) == 1).then_some(())).expect("the job is stored");
             way.set(Link::Cut);
             refused.join().expect("the client gets an answer")

@@ -149,13 +149,19 @@ impl Driver {
         self.withdrawn.push(id);
     }
 
-    /// Takes jobs out of the store of which clients were told that they were not accepted.
+    /// Takes jobs out of the store of which clients were told that they were not accepted. While the store fails, new jobs are
+    /// turned away, and there may be nothing else to write: so this is also how it is found out that it works again.
     async fn retract(&mut self) {
-        if self.withdrawn.is_empty() {
+        if self.withdrawn.is_empty() && self.store_works.load(Ordering::Relaxed) {
             return;
         }
-        match self.store.retract(&self.withdrawn).await {
-            Ok(()) => self.withdrawn.clear(),
+        let nobody = [JobId::new(uuid::Uuid::nil())];
+        let ids = if self.withdrawn.is_empty() { &nobody[..] } else { &self.withdrawn };
+        match self.store.retract(ids).await {
+            Ok(()) => {
+                self.withdrawn.clear();
+                self.set_store_works(true);
+            }
             Err(failure) => debug!(cause = ?failure, "jobs cannot be taken back now; it is tried again"),
         }
     }
