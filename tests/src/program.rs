@@ -197,8 +197,8 @@ pub fn processes_with(marker: &str) -> Vec<(u32, String)> {
         .collect()
 }
 
-/// Path of a product's program: `variable` if it is set (an installed package, say), else the one of this build, which is
-/// brought up to date once in each test run.
+/// Path of a product's program: `NAME_BIN` if that is set (an installed package, say), else the one of this build, which is
+/// brought up to date once in each test run, unless `WPS_TESTS_BUILT` says that it is.
 pub fn binary(name: &str) -> PathBuf {
     let variable = format!("{}_BIN", name.to_ascii_uppercase().replace('-', "_"));
     if let Some(path) = std::env::var_os(&variable) {
@@ -215,6 +215,9 @@ fn build() -> PathBuf {
     let folder = tests.parent().expect("a program lies in a folder");
     let folder =
         if folder.ends_with("deps") { folder.parent().expect("`deps` lies in a folder") } else { folder };
+    if std::env::var_os("WPS_TESTS_BUILT").is_some() {
+        return folder.to_owned();
+    }
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         // The whole workspace: the features of dependencies depend on what is selected.
