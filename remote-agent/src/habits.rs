@@ -2,7 +2,7 @@
 //! every job told its progress, and notices the first one that no longer does (the program was upgraded, its language
 //! changed, a rule was edited). Starts nothing and decides nothing about jobs.
 //!
-//! A warning must be worth reading, so it needs a habit: [`ALWAYS`] good jobs in a row told their progress. A job says
+//! A warning must be worth reading, so it needs a habit: `ALWAYS` good jobs in a row told their progress. A job says
 //! nothing about the habit if it failed or was aborted, or if it was over sooner than the quickest that told its progress:
 //! short jobs often have none to tell. After a warning the habit begins anew, so that a service is warned of once.
 

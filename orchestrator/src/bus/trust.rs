@@ -26,7 +26,7 @@ impl Grants {
         self.0.get(&account.to_lowercase())
     }
 
-    /// Reads the lines `account: what, what` that [`Grants::line`] writes; anything else is left out.
+    /// Reads the lines `account: what, what` that `Grants::line` writes; anything else is left out.
     pub fn parse(text: &str) -> Self {
         let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
         Self::new(lines.filter_map(|line| {
