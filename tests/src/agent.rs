@@ -210,8 +210,8 @@ impl<'a> Agent<'a> {
     }
 }
 
-/// Writes a file that holds passwords.
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
+/// Writes a file that holds passwords: nobody else may read it.
+pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())

@@ -32,6 +32,25 @@ pub struct Login {
     pub room_password: String,
 }
 
+impl Login {
+    /// On this host and unencrypted, as the small programs of the examples log in, by the words of their command line.
+    ///
+    /// # Panics
+    /// If the port is no number.
+    pub fn plain(port: &str, domain: &str, user: &str, password: &str, room_password: &str) -> Self {
+        let port = port.parse().expect("PORT is a number");
+        let connector = Connector::tcp("127.0.0.1", port, Security::Plain, &Trust::default());
+        Self {
+            connector: connector.expect("plain is possible on loopback"),
+            user: user.to_owned(),
+            password: password.to_owned(),
+            domain: domain.to_owned(),
+            muc_domain: format!("conference.{domain}"),
+            room_password: room_password.to_owned(),
+        }
+    }
+}
+
 /// How to get onto the bus.
 pub struct Bus(Kind);
 

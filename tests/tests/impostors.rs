@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::agent::Agent;
+use e2e::agent::{Agent, write_private};
 use e2e::bus::Login;
 use e2e::client::{Execute, Status, Wps};
 use e2e::orchestrator::Orchestrator;
@@ -151,7 +151,7 @@ fn twin(site: &Site, orchestrator: &Orchestrator<'_>, agent: &Agent<'_>, wps: &m
         .collect::<String>()
         + &format!("resource_file_dir = {}\n", running.display());
     drop(second);
-    write_private(&second_config, &config);
+    write_private(&second_config, &config).unwrap();
     let mut command = Command::new(binary("wps-remote-agent"));
     command.args(["run", "--config"]).arg(&second_config);
     let log = site.folder().join("same-name.log");
@@ -309,14 +309,6 @@ async fn wait_for_answer(eve: &Member, said: &Payload) -> String {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     "not-allowed".to_owned()
-}
-
-fn write_private(path: &std::path::Path, text: &str) {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    options.open(path).unwrap().write_all(text.as_bytes()).unwrap();
 }
 
 #[test]

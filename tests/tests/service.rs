@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use e2e::client::{Execute, Status};
 use e2e::fixtures::descriptor;
+use e2e::http::base64;
 use e2e::program::binary;
 use e2e::wait_until;
 use rustix::process::Signal;
@@ -324,19 +325,4 @@ fn each_file(folder: &Path, look: &mut dyn FnMut(&Path)) {
             _ => {}
         }
     }
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let group = (0..3).fold(0u32, |sum, n| sum << 8 | u32::from(chunk.get(n).copied().unwrap_or(0)));
-        for n in 0..=chunk.len() {
-            text.push(char::from(LETTERS[(group >> (18 - 6 * n) & 63) as usize]));
-        }
-    }
-    while !text.len().is_multiple_of(4) {
-        text.push('=');
-    }
-    text
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use e2e::bus::Login;
 use e2e::old_agent::{OldAgent, OldAgentSpec};
-use wps_remote_xmpp::net::{Connector, Security, Trust};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -13,16 +12,7 @@ fn main() {
         eprintln!("usage: old-agent PORT DOMAIN USER PASSWORD ROOM_PASSWORD HOST");
         std::process::exit(2);
     };
-    let port = port.parse().expect("PORT is a number");
-    let connector = Connector::tcp("127.0.0.1", port, Security::Plain, &Trust::default());
-    let login = Login {
-        connector: connector.expect("plain is possible on loopback"),
-        user: user.clone(),
-        password: password.clone(),
-        domain: domain.clone(),
-        muc_domain: format!("conference.{domain}"),
-        room_password: room_password.clone(),
-    };
+    let login = Login::plain(port, domain, user, password, room_password);
     let _agent = OldAgent::start(login, OldAgentSpec::play(host));
     loop {
         std::thread::sleep(Duration::from_secs(3600));
