@@ -136,7 +136,7 @@ fn access(config: &Config) -> Result<Arc<Access>, StartError> {
 /// Starts everything. When this returns, clients and agents can connect.
 pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, StartError> {
     memory::give_back_large_allocations();
-    open_files(config.http.max_connections);
+    open_files(&config);
     for warning in &config.warnings {
         warn!("{warning}");
     }
@@ -270,6 +270,11 @@ fn start_server(
         listen,
         certificate: Some(certificate(embedded)),
         welcome: Some(welcome.to_text()),
+        limits: server::Limits {
+            connections: embedded.max_connections,
+            connections_per_address: embedded.max_connections_per_address,
+            ..server::Limits::default()
+        },
         ..ServerConfig::new(config.xmpp.domain.clone(), &embedded.accounts)
     })?;
     Ok((server, password))
@@ -392,18 +397,21 @@ pub fn room_password(config: &Config) -> Result<String, StartError> {
 }
 
 /// As many files as the system lets us have: each connection is one.
-fn open_files(connections: usize) {
+fn open_files(config: &Config) {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     // Without it the soft limit stays, which is looked at below.
     let _ = setrlimit(Resource::Nofile, limit);
-    let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
+    let clients = config.http.max_connections;
+    let agents = config.server.as_ref().map_or(0, |server| server.max_connections);
+    let needed =
+        u64::try_from(clients.saturating_add(agents)).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
     if let Some(most) = getrlimit(Resource::Nofile).current
         && most < needed
     {
         warn!(
-            "{most} files may be open at once, but [http] max_connections = {connections} needs {needed}: raise LimitNOFILE or lower max_connections"
+            "{most} files may be open at once, but max_connections of [http] ({clients}) and of [xmpp_server] ({agents}) need {needed}: raise LimitNOFILE or lower them"
         );
     }
 }

@@ -140,6 +140,10 @@ pub struct EmbeddedServer {
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// Folder of the generated certificate.
     pub tls_dir: PathBuf,
+    /// Most connections at once.
+    pub max_connections: usize,
+    /// The same from one address; 0 = no bound.
+    pub max_connections_per_address: usize,
 }
 
 /// Why the configuration cannot be used.
@@ -480,9 +484,20 @@ impl Reader<'_> {
                 None
             }
         };
+        let listen = listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 5222)));
+        // Everybody on loopback has the same address.
+        let local = listen.ip().is_loopback() && tls_listen.is_none_or(|tls| tls.ip().is_loopback());
+        let per_address = match self.settings.integer("xmpp_server", "max_connections_per_address") {
+            Some(given) => usize::try_from(given).unwrap_or(usize::MAX),
+            None if local => 0,
+            None => 256,
+        };
         Some(EmbeddedServer {
-            listen: listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 5222))),
+            listen,
             tls_listen,
+            max_connections: usize::try_from(self.unsigned("xmpp_server", "max_connections"))
+                .unwrap_or(usize::MAX),
+            max_connections_per_address: per_address,
             accounts: self.path("xmpp_server", "accounts").unwrap_or_else(|| data_dir.join("xmpp-accounts")),
             certificate,
             tls_dir: data_dir.join("tls"),

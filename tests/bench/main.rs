@@ -108,8 +108,8 @@ fn jobs(amount: &dyn Fn(usize) -> usize) {
             site.agent("a").config("capacity = 100").file("true.ini", TRUE).file("sleep.ini", SLEEP).start();
         orchestrator.wait_for(&["bench:True", "bench:Sleep"]);
         let address = orchestrator.address();
-        // Both have settled after their start.
-        std::thread::sleep(Duration::from_secs(3));
+        // Both have settled after their start, of which an agent lets go of the code pages after ten seconds.
+        std::thread::sleep(Duration::from_secs(15));
         let idle = (orchestrator.program().resident(), agent.program().resident());
         let idle_in_all = agent_in_all(site, agent.program().pid());
 

@@ -67,8 +67,10 @@ fn ready(orchestrator: &Orchestrator<'_>) {
 
 /// Agents that work is sent to, by the view of operators, which is renewed every second.
 fn count_ready(orchestrator: &Orchestrator<'_>) -> usize {
-    let answer = orchestrator.wps().http.get("/agents");
-    answer.map_or(0, |answer| answer.text().matches("\"ready\":true").count())
+    let Ok(answer) = orchestrator.wps().http.get("/agents") else { return 0 };
+    let view: serde_json::Value = serde_json::from_slice(&answer.body).expect("agents are told as JSON");
+    let agents = view["agents"].as_array().expect("a list of agents");
+    agents.iter().filter(|agent| agent["ready"] == true).count()
 }
 
 /// From the start of the program to its first good answer, with 100,000 jobs in the store.

@@ -12,6 +12,7 @@ use axum::extract::{Path as Name, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::ListenerExt;
 use tokio_util::io::ReaderStream;
 
 /// The argument that makes the bench this server.
@@ -55,6 +56,9 @@ pub fn serve(folder: PathBuf) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         println!("{}", listener.local_addr().expect("a bound socket has an address"));
         let router = Router::new().route("/{name}", get(file)).with_state(folder);
+        // As every server that answers in pieces: else the second piece waits for the acknowledgement of the first.
+        let listener =
+            listener.tap_io(|stream| stream.set_nodelay(true).expect("an accepted socket takes options"));
         axum::serve(listener, router).await.expect("it is ended from outside");
     });
 }

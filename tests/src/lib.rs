@@ -15,6 +15,7 @@
 
 pub mod agent;
 pub mod bus;
+pub mod caller;
 pub mod chaos;
 pub mod client;
 pub mod fixtures;

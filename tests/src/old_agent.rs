@@ -35,6 +35,8 @@ pub struct OldAgentSpec {
     pub capacity: usize,
     /// How long a job waits before it connects; four to five seconds in reality.
     pub late: Duration,
+    /// The load of the processors that it tells, in percent.
+    pub cpu_percent: f64,
 }
 
 impl OldAgentSpec {
@@ -46,6 +48,7 @@ impl OldAgentSpec {
             host: host.into(),
             capacity: 1000,
             late: LATE,
+            cpu_percent: 18.5,
         }
     }
 }
@@ -177,9 +180,10 @@ async fn master(shared: Arc<Shared>) {
                 quote(
                     "{\"vmem_value\": 5.6, \"vmem_description\": \"Percentage of Memory used by the server.\"}"
                 ),
-                quote(
-                    "{\"loadavg_description\": \"Average Load on CPUs during the last 15 minutes.\", \"loadavg_value\": 18.5}"
-                ),
+                quote(&format!(
+                    "{{\"loadavg_description\": \"Average Load on CPUs during the last 15 minutes.\", \"loadavg_value\": {}}}",
+                    shared.spec.cpu_percent
+                )),
             ));
         }
         // `finish` and `abort` mean nothing to a service process.

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use e2e::caller::cli;
 use e2e::client::{Execute, Status, document, execution_id, output};
 use e2e::http::Http;
 use e2e::old_agent::{OldAgent, OldAgentSpec};
@@ -139,6 +140,46 @@ fn two_agents_share_the_work_and_a_full_one_is_asked_later() {
         let requests = (one.count("topic=request"), two.count("topic=request"));
         assert!(requests.0 > 0 && requests.1 > 0, "{requests:?}");
         assert!(requests.0 + requests.1 > 6, "more jobs than room, so that some were refused: {requests:?}");
+    });
+}
+
+#[test]
+fn an_overloaded_agent_is_spared_unless_execution_is_forced_and_then_its_own_service_runs() {
+    e2e::run("old-forced", |site| {
+        let orchestrator = site.orchestrator().config(LISTED).start();
+        let loaded = OldAgentSpec { cpu_percent: 95.0, ..OldAgentSpec::play("vm1") };
+        let loaded = OldAgent::start(site.bus().login("svc-play"), loaded);
+        // Idle, but of another service.
+        let other = OldAgentSpec { service: "Other".into(), ..OldAgentSpec::play("vm2") };
+        site.expect_warning("not believed");
+        let other = OldAgent::start(site.bus().login("svc-other"), other);
+        orchestrator.wait_for(&["default:Play"]);
+        let mut wps = orchestrator.wps();
+        let location = wps.submit(&play("ok:at last").stored());
+        let why = wait_until(LONG, || {
+            let text = job_text(&orchestrator, &location);
+            text.contains("default/Play@vm1 is overloaded").then_some(())
+        });
+        assert!(why.is_some(), "{}", job_text(&orchestrator, &location));
+        let (_, explained) = cli(&orchestrator, &["jobs", "explain", &execution_id(&location)]);
+        let why = "95 % of its processors are in use, and from `[legacy] cpu_threshold = 82` on";
+        assert!(explained.contains(why), "{explained}");
+        assert_eq!(loaded.count("topic=request"), 0);
+
+        site.expect_warning("");
+        let config = orchestrator.config_file().to_owned();
+        let text = std::fs::read_to_string(&config).unwrap();
+        let forced = text.replace(
+            "agents = Play@*",
+            "agents = Play@*, Other@*\nforce_execution = true\ncpu_threshold = 50",
+        );
+        assert_ne!(text, forced);
+        std::fs::write(&config, forced).unwrap();
+        let orchestrator = orchestrator.restart();
+        orchestrator.wait_for(&["default:Other", "default:Play"]);
+        let mut wps = orchestrator.wps();
+        assert_eq!(wps.wait(&location), Status::Succeeded);
+        assert_eq!((loaded.count("topic=request"), other.count("topic=request")), (1, 0));
     });
 }
 

@@ -6,102 +6,16 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::process::Command;
 use std::time::Duration;
 
-use e2e::client::{Exception, Execute, Status, document, exception, execution_id, status};
+use e2e::caller::{Caller, NAMED, cli};
+use e2e::client::{Execute, Status, exception};
 use e2e::fixtures::{WAITING, descriptor};
-use e2e::http::{Answer, Http};
-use e2e::orchestrator::Orchestrator;
-use e2e::program::binary;
 use e2e::wait_until;
 
 const LONG: Duration = Duration::from_secs(30);
-/// Names callers by headers, as a proxy does that has checked them.
-const NAMED: &str =
-    "[http]\ntrusted_proxies = 127.0.0.1\n[access]\nuser_header = X-User\nroles_header = X-Roles\n";
-
 /// Writes two megabytes.
 const BIG: &str = "#!/bin/sh\nhead -c 2000000 /dev/zero > result.txt\n";
-
-/// A caller with a name and a role.
-struct Caller {
-    http: Http,
-    name: &'static str,
-    role: &'static str,
-}
-
-impl Caller {
-    fn new(orchestrator: &Orchestrator<'_>, name: &'static str, role: &'static str) -> Self {
-        Self { http: Http::new(orchestrator.address()), name, role }
-    }
-
-    fn send(&mut self, method: &str, target: &str, body: &[u8]) -> Answer {
-        let mut request = format!(
-            "{method} {target} HTTP/1.1\r\nHost: wps\r\nX-User: {}\r\nX-Roles: {}\r\nContent-Type: text/xml\r\n\
-             Content-Length: {}\r\n\r\n",
-            self.name,
-            self.role,
-            body.len()
-        )
-        .into_bytes();
-        request.extend_from_slice(body);
-        self.http.exchange(&request).expect("the orchestrator answers")
-    }
-
-    fn execute(&mut self, execute: &Execute) -> Answer {
-        self.send("POST", "/wps", execute.to_xml().as_bytes())
-    }
-
-    /// Sends an asynchronous Execute; gives the job's id.
-    fn submit(&mut self, process: &str) -> String {
-        let answer = self.execute(&Execute::new(process).stored());
-        let root = document(&answer, "ExecuteResponse");
-        execution_id(root.attribute("statusLocation").unwrap())
-    }
-
-    fn refused(&mut self, execute: &Execute) -> (u16, Exception) {
-        let answer = self.execute(execute);
-        (answer.status, exception(&answer))
-    }
-
-    fn fetch(&mut self, job: &str) -> Answer {
-        let target = format!("/wps?service=WPS&version=1.0.0&request=GetExecutionStatus&executionId={job}");
-        self.send("GET", &target, b"")
-    }
-
-    fn status(&mut self, job: &str) -> Status {
-        status(&document(&self.fetch(job), "ExecuteResponse"))
-    }
-
-    /// Waits until a job's document says this.
-    fn wait_for(&mut self, job: &str, text: &str) {
-        let mut last = String::new();
-        let said = wait_until(LONG, || {
-            last = self.fetch(job).text();
-            last.contains(text).then_some(())
-        });
-        assert!(said.is_some(), "`{text}` is not said of {}'s job: {last}", self.name);
-    }
-
-    fn wait(&mut self, job: &str) -> Status {
-        let ended = wait_until(Duration::from_secs(60), || Some(self.status(job)).filter(Status::is_final));
-        ended.unwrap_or_else(|| panic!("a job of {} does not end", self.name))
-    }
-
-    fn dismiss(&mut self, job: &str) {
-        self.send("GET", &format!("/wps?service=WPS&version=1.0.0&request=Dismiss&executionId={job}"), b"");
-    }
-}
-
-/// A command of the operator of this host.
-fn cli(orchestrator: &Orchestrator<'_>, arguments: &[&str]) -> (bool, String) {
-    let mut command = Command::new(binary("wps-orchestrator"));
-    command.arg("--config").arg(orchestrator.config_file()).args(arguments);
-    let output = command.output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
-}
 
 /// Serves this many bytes to whoever asks, until the test ends.
 fn bytes_at_an_address(size: usize) -> String {

@@ -200,6 +200,17 @@ pub const SCHEMA: Schema = Schema {
                     "Certificate chain in PEM; default: one is generated in data_dir/tls",
                 ),
                 Key::new("key", Kind::Path, "Its private key in PEM"),
+                Key::new(
+                    "max_connections",
+                    POSITIVE,
+                    "Most connections at once: one for each agent, and one more for each running job of an agent of the old dialect",
+                )
+                .or("4096"),
+                Key::new(
+                    "max_connections_per_address",
+                    WHOLE,
+                    "The same from one address; 0 = no bound; default: 256, none on loopback",
+                ),
             ],
         },
         super::agents::AGENTS,

@@ -53,6 +53,21 @@ fn faults_name_file_line_key_and_remedy() {
 }
 
 #[test]
+fn only_a_server_that_others_reach_bounds_connections_by_address() {
+    let bounds = |lines: &str| {
+        let server = parse(&format!("[xmpp_server]\n{lines}")).unwrap().server.unwrap();
+        (server.max_connections, server.max_connections_per_address)
+    };
+    assert_eq!(bounds(""), (4096, 0));
+    assert_eq!(bounds("listen = 0.0.0.0:5222\n"), (4096, 256));
+    assert_eq!(bounds("tls_listen = 192.0.2.1:5223\n"), (4096, 256));
+    assert_eq!(
+        bounds("listen = 0.0.0.0:5222\nmax_connections_per_address = 0\nmax_connections = 9\n"),
+        (9, 0)
+    );
+}
+
+#[test]
 fn aliases_keep_their_letters() {
     let config = parse("[aliases]\norg.n52.Test-Echo = demo:Echo\nb = demo:Echo\n").unwrap();
     let aliases: Vec<_> = config.aliases.iter().map(|(alias, id)| (alias.as_str(), id.to_string())).collect();

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info};
 use wps_remote_protocol::legacy::{LegacyLoad, Occupant, Order, Registration, Report};
-use wps_remote_protocol::{AgentId, FromAgent, Load};
+use wps_remote_protocol::message::RefusalReason;
+use wps_remote_protocol::{AgentId, FromAgent, Load, Refusal};
 
-use super::{Agent, CANNOT, Effect, Inbound, Machine, SOFTWARE};
+use super::{Agent, CANNOT, Effect, Inbound, LegacyConfig, Machine, SOFTWARE};
 
 /// Least pause between two invitations of one agent: two masters with one name throw each other off every two seconds.
 const INVITE_PAUSE: Duration = Duration::from_secs(5);
@@ -214,12 +215,13 @@ impl Machine {
                 }
             }
             Report::Load(told) => {
-                let (accepts, force) = (self.accepts(told), self.config.force);
+                let refusing = self.overload(told).filter(|_| !self.config.force);
+                let accepting = refusing.is_none();
                 let Some(agent) = self.agents.get_mut(id) else { return };
                 agent.unanswered = 0;
                 agent.load = Some(told);
                 let offered = agent.offered;
-                let load = load(Some(told), agent.jobs.len(), accepts || force);
+                let load = Load { refusing, ..load(Some(told), agent.jobs.len(), accepting) };
                 if !offered {
                     self.invite(id, now);
                 }
@@ -230,8 +232,20 @@ impl Machine {
         }
     }
 
-    fn accepts(&self, load: LegacyLoad) -> bool {
-        load.cpu_percent < self.config.cpu_threshold && load.memory_percent < self.config.memory_threshold
+    /// The threshold that an agent's load has reached, if one is.
+    fn overload(&self, load: LegacyLoad) -> Option<Refusal> {
+        let LegacyConfig { cpu_threshold, memory_threshold, .. } = self.config;
+        let (what, figure, setting, threshold) = if load.cpu_percent >= cpu_threshold {
+            ("processors", load.cpu_percent, "cpu_threshold", cpu_threshold)
+        } else if load.memory_percent >= memory_threshold {
+            ("memory", load.memory_percent, "memory_threshold", memory_threshold)
+        } else {
+            return None;
+        };
+        let text = format!(
+            "{figure:.0} % of its {what} are in use, and from `[legacy] {setting} = {threshold}` on it gets no work"
+        );
+        Some(Refusal { reason: RefusalReason::Load, text })
     }
 
     fn registered(&mut self, id: &AgentId, nick: &str, registration: &Registration, now: Instant) {

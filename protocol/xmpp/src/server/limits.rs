@@ -57,7 +57,7 @@ impl Admissions {
             return Err(Excess::Total);
         }
         let here = state.by_address.entry(address).or_default();
-        if *here >= self.per_address {
+        if self.per_address > 0 && *here >= self.per_address {
             return Err(Excess::Address);
         }
         *here += 1;
@@ -134,6 +134,9 @@ mod tests {
         assert_eq!(admissions.admit(B).unwrap_err(), Excess::Total);
         drop(first);
         admissions.admit(A).unwrap();
+        let unbound = Admissions::new(3, 0);
+        let open: Vec<_> = (0..3).map(|_| unbound.admit(A).unwrap()).collect();
+        assert_eq!((unbound.admit(A).unwrap_err(), open.len()), (Excess::Total, 3));
     }
 
     #[test]

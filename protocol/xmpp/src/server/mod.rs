@@ -127,9 +127,9 @@ pub struct Limits {
     pub max_stanza: usize,
     /// Bytes that may wait for one session before it is cut. Default 4 MiB.
     pub queue_bytes: usize,
-    /// Connections at once. Default 1000.
+    /// Connections at once. Default 4096.
     pub connections: usize,
-    /// Connections at once from one address. Default 256.
+    /// Connections at once from one address, 0 = no bound. Default 256.
     pub connections_per_address: usize,
     /// From the first byte to the bound resource. Default 30 s.
     pub negotiation: Duration,
@@ -144,7 +144,7 @@ impl Default for Limits {
         Self {
             max_stanza: 256 << 10,
             queue_bytes: 4 << 20,
-            connections: 1000,
+            connections: 4096,
             connections_per_address: 256,
             negotiation: Duration::from_secs(30),
             idle_probe: Duration::from_secs(40),
@@ -350,13 +350,13 @@ async fn accept(core: Arc<Core>, tasks: TaskTracker, listener: TcpListener, entr
         let admission = match core.admissions.admit(address) {
             Ok(admission) => Arc::new(admission),
             Err(excess) => {
-                let limit = match excess {
-                    Excess::Total => core.limits.connections,
-                    Excess::Address => core.limits.connections_per_address,
+                let (limit, setting) = match excess {
+                    Excess::Total => (core.limits.connections, "max_connections"),
+                    Excess::Address => (core.limits.connections_per_address, "max_connections_per_address"),
                 };
                 if let Some(unsaid) = refusals.say(std::time::Instant::now()) {
                     tracing::warn!(
-                        %address, limit, ?excess, unsaid, "an XMPP connection was refused: too many are open"
+                        %address, unsaid, "an XMPP connection was refused: the embedded server's {setting} allows {limit}"
                     );
                 }
                 continue;
