@@ -6,6 +6,7 @@ mod cluster;
 mod lease;
 mod perform;
 mod shares;
+mod tidy;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -256,6 +257,8 @@ pub async fn start(parts: Parts, shutdown: CancellationToken) -> Result<Handles,
         driver.engine.adopt(job, now, &mut driver.out);
     }
     driver.engine.claim(now, &mut driver.out);
+    let leftovers = tidy::leftovers(parts.store.clone(), parts.results.clone());
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(leftovers));
     let (tell, told) = mpsc::channel(4);
     if parts.store.is_shared() {
         tokio::spawn(lease::keep(parts.store.clone(), parts.lease, tell, shutdown.clone()));

@@ -271,6 +271,24 @@ impl Results {
         Ok(outputs)
     }
 
+    /// What has the form of a job's folder in the shared folder, whoever made it.
+    pub async fn in_shared(&self) -> Result<InShared, ResultsError> {
+        let Some(shared) = self.shared.clone() else { return Ok(InShared::default()) };
+        blocking(move || {
+            let names = |folder: &Path| -> Result<Vec<String>, ResultsError> {
+                let entries = match std::fs::read_dir(folder) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                    entries => entries.map_err(io_error("list", folder))?,
+                };
+                Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
+            };
+            let executions = names(&shared)?.iter().filter_map(|name| ExecutionId::new(name).ok()).collect();
+            let inputs = names(&shared.join("in"))?.iter().filter_map(|name| name.parse().ok()).collect();
+            Ok(InShared { executions, inputs })
+        })
+        .await
+    }
+
     /// Forgets what an execution left in the shared folder.
     pub async fn discard_execution(&self, execution: &ExecutionId) {
         if let Some(shared) = &self.shared {
@@ -300,6 +318,15 @@ impl Results {
         }
         Ok(self.store.join(relative))
     }
+}
+
+/// Folders in the shared folder.
+#[derive(Debug, Default)]
+pub struct InShared {
+    /// Of executions.
+    pub executions: Vec<ExecutionId>,
+    /// Of staged inputs.
+    pub inputs: Vec<JobId>,
 }
 
 /// Whether anything of a result lies in the shared folder.

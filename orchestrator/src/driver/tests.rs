@@ -212,6 +212,43 @@ async fn after_a_restart_a_running_job_is_found_at_its_agent() {
 }
 
 #[tokio::test]
+async fn what_a_crash_left_of_ended_jobs_in_the_shared_folder_is_removed_after_the_start() {
+    let mut w = World::new(tempfile::tempdir().unwrap()).await;
+    w.agent(vec![]).await;
+    let [ended, active] =
+        [w.jobs.execute(new(vec![])).await.unwrap(), w.jobs.execute(new(vec![])).await.unwrap()];
+    w.say(FromAgent::Completed { execution: ended.id.execution(1), outputs: vec![] }).await;
+    w.jobs.wait(ended.id, Duration::from_secs(10)).await.unwrap().unwrap();
+    let folder = w.stop().await;
+    let stranger = JobId::new(uuid::Uuid::from_u128(99));
+    let made = [
+        ended.id.execution(1).to_string(),
+        ended.id.execution(2).to_string(),
+        format!("in/{}", ended.id),
+        active.id.execution(1).to_string(),
+        format!("in/{}", active.id),
+        stranger.execution(1).to_string(),
+        format!("in/{stranger}"),
+        "somebody-elses".to_owned(),
+    ];
+    let made = made.map(|name| folder.path().join("shared").join(name));
+    for folder in &made {
+        std::fs::create_dir_all(folder.join("result")).unwrap();
+    }
+
+    let w = World::new(folder).await;
+    for _ in 0..500 {
+        if made[..3].iter().all(|folder| !folder.exists()) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let left: Vec<bool> = made.iter().map(|folder| folder.exists()).collect();
+    assert_eq!(left, [false, false, false, true, true, true, true, true]);
+    w.stop().await;
+}
+
+#[tokio::test]
 async fn dismissal_is_stored_and_the_agent_told() {
     let mut w = World::new(tempfile::tempdir().unwrap()).await;
     w.agent(vec![]).await;
