@@ -7,11 +7,11 @@ use rustix::process::Signal;
 
 use e2e::Site;
 use e2e::agent::Agent;
+use e2e::caller::cli;
 use e2e::client::{Execute, Status, Wps, document, output};
 use e2e::fixtures::{HELLO, STUBBORN, WAITING, descriptor};
 use e2e::orchestrator::Orchestrator;
 use e2e::postgres::Postgres;
-use e2e::program::binary;
 use e2e::proxy::{Link, Network};
 use e2e::xmpp::Prosody;
 
@@ -290,13 +290,8 @@ fn the_doctor_sees_what_agents_see() {
             .file("hello.sh", HELLO)
             .start();
         a.wait_for(&["test:Hello", "test:Wait"]);
-        let output = std::process::Command::new(binary("wps-orchestrator"))
-            .args(["check", "--config"])
-            .arg(a.config_file())
-            .output()
-            .expect("the program can be started");
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(!output.status.success(), "a fault is an exit code: {said}");
+        let (good, said) = cli(&a, &["check"]);
+        assert!(!good, "a fault is an exit code: {said}");
         for part in [
             "ok    job store: postgres://",
             "orchestrators there: orchestrator-a",
@@ -342,17 +337,15 @@ fn limits_and_drained_agents_are_those_of_all_nodes() {
 
         // Drained here, drained there.
         let name = e2e::wait_until(LONG, || agents_of(&a).pop()).expect("the node sees the agent");
-        let mut command = std::process::Command::new(binary("wps-orchestrator"));
-        command.arg("--config").arg(a.config_file()).args(["agents", "drain", &name, "--reason", "moving"]);
-        assert!(command.status().expect("the program can be started").success());
+        let (done, said) = cli(&a, &["agents", "drain", &name, "--reason", "moving"]);
+        assert!(done, "{said}");
         let drained = e2e::wait_until(LONG, || {
             let answer = b.wps().http.get("/agents").ok()?.text();
             answer.contains("no: drained: moving").then_some(())
         });
         assert!(drained.is_some(), "the other node does not know of the drain");
-        let mut command = std::process::Command::new(binary("wps-orchestrator"));
-        command.arg("--config").arg(b.config_file()).args(["agents", "undrain", &name]);
-        assert!(command.status().expect("the program can be started").success());
+        let (done, said) = cli(&b, &["agents", "undrain", &name]);
+        assert!(done, "{said}");
 
         agent.write("release", "");
         for (wps, jobs) in [

@@ -1,8 +1,6 @@
 //! The orchestrator and agents of the old dialect: a stand-in for the Python agent behind the real orchestrator, over every
 //! XMPP server that is there.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, and so do its helpers")]
-
 use std::time::Duration;
 
 use e2e::caller::cli;
@@ -26,14 +24,7 @@ fn agent(site: &Site, account: &str, host: &str) -> OldAgent {
 
 /// The job as the operator sees it, with its log.
 fn job_text(orchestrator: &Orchestrator<'_>, location: &str) -> String {
-    let config = orchestrator.config_file();
-    let output = std::process::Command::new(e2e::program::binary("wps-orchestrator"))
-        .args(["jobs", "--config"])
-        .arg(config)
-        .arg(execution_id(location))
-        .output()
-        .unwrap();
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    cli(orchestrator, &["jobs", &execution_id(location)]).1
 }
 
 fn failed_with(status: &Status, part: &str) {
