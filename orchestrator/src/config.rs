@@ -284,6 +284,10 @@ struct Reader<'a> {
     warnings: Vec<String>,
 }
 
+fn size(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}
+
 impl Reader<'_> {
     fn fault(&mut self, section: &str, key: &str, why: impl Into<String>) {
         let line = self.document.entry(section, key).map(|entry| entry.line);
@@ -305,6 +309,16 @@ impl Reader<'_> {
 
     fn unsigned(&self, section: &str, key: &str) -> u64 {
         self.settings.integer(section, key).and_then(|n| u64::try_from(n).ok()).unwrap_or(0)
+    }
+
+    /// A bound on what one address may have, 0 = none; not written, it is the usual one. On loopback everybody has the same
+    /// address, so that there is none then.
+    fn per_address(&self, section: &str, key: &str, loopback: bool, usual: u64) -> u64 {
+        match self.settings.integer(section, key) {
+            Some(given) => u64::try_from(given).unwrap_or(u64::MAX),
+            None if loopback => 0,
+            None => usual,
+        }
     }
 
     fn seconds(&self, section: &str, key: &str) -> Duration {
@@ -485,19 +499,13 @@ impl Reader<'_> {
             }
         };
         let listen = listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 5222)));
-        // Everybody on loopback has the same address.
         let local = listen.ip().is_loopback() && tls_listen.is_none_or(|tls| tls.ip().is_loopback());
-        let per_address = match self.settings.integer("xmpp_server", "max_connections_per_address") {
-            Some(given) => usize::try_from(given).unwrap_or(usize::MAX),
-            None if local => 0,
-            None => 256,
-        };
+        let per_address = self.per_address("xmpp_server", "max_connections_per_address", local, 256);
         Some(EmbeddedServer {
             listen,
             tls_listen,
-            max_connections: usize::try_from(self.unsigned("xmpp_server", "max_connections"))
-                .unwrap_or(usize::MAX),
-            max_connections_per_address: per_address,
+            max_connections: size(self.unsigned("xmpp_server", "max_connections")),
+            max_connections_per_address: size(per_address),
             accounts: self.path("xmpp_server", "accounts").unwrap_or_else(|| data_dir.join("xmpp-accounts")),
             certificate,
             tls_dir: data_dir.join("tls"),

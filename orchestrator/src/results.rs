@@ -8,6 +8,7 @@
 //! <store>/<job>/.inputs/<n>                  copies of staged inputs, for answers that repeat them
 //! ```
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
@@ -271,9 +272,9 @@ impl Results {
         Ok(outputs)
     }
 
-    /// What has the form of a job's folder in the shared folder, whoever made it.
-    pub async fn in_shared(&self) -> Result<InShared, ResultsError> {
-        let Some(shared) = self.shared.clone() else { return Ok(InShared::default()) };
+    /// The jobs that have folders in the shared folder, by the names of those, with the executions among them.
+    pub async fn in_shared(&self) -> Result<BTreeMap<JobId, Vec<ExecutionId>>, ResultsError> {
+        let Some(shared) = self.shared.clone() else { return Ok(BTreeMap::new()) };
         blocking(move || {
             let names = |folder: &Path| -> Result<Vec<String>, ResultsError> {
                 let entries = match std::fs::read_dir(folder) {
@@ -282,9 +283,16 @@ impl Results {
                 };
                 Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
             };
-            let executions = names(&shared)?.iter().filter_map(|name| ExecutionId::new(name).ok()).collect();
-            let inputs = names(&shared.join("in"))?.iter().filter_map(|name| name.parse().ok()).collect();
-            Ok(InShared { executions, inputs })
+            let mut jobs: BTreeMap<JobId, Vec<ExecutionId>> = BTreeMap::new();
+            for execution in names(&shared)?.iter().filter_map(|name| ExecutionId::new(name).ok()) {
+                if let Some(job) = JobId::of_execution(&execution) {
+                    jobs.entry(job).or_default().push(execution);
+                }
+            }
+            for job in names(&shared.join("in"))?.iter().filter_map(|name| name.parse().ok()) {
+                jobs.entry(job).or_default();
+            }
+            Ok(jobs)
         })
         .await
     }
@@ -318,15 +326,6 @@ impl Results {
         }
         Ok(self.store.join(relative))
     }
-}
-
-/// Folders in the shared folder.
-#[derive(Debug, Default)]
-pub struct InShared {
-    /// Of executions.
-    pub executions: Vec<ExecutionId>,
-    /// Of staged inputs.
-    pub inputs: Vec<JobId>,
 }
 
 /// Whether anything of a result lies in the shared folder.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use e2e::simulation::store::{Failed, Store as Model};
 use e2e::simulation::{Plan, Sabotage, World, random::Random, run, shrink};
+use wps_orchestrator::engine::Accepted;
 use wps_orchestrator::engine::job::{Form, Job, JobId, JobState, Timestamp, UserId, Waiting};
 use wps_orchestrator::store::{Durability, Lease, Store, StoreError};
 
@@ -111,27 +112,16 @@ fn job(number: u64, version: u64, state: JobState) -> Job {
     let description = serde_json::from_value(serde_json::json!({
         "id": "a:b", "title": "t", "inputs": [], "outputs": []
     }));
-    Job {
+    let new = Accepted {
         id: JobId::new(uuid::Uuid::from_u64_pair(1, number)),
-        process: "a:b".parse().unwrap(),
         description: description.unwrap(),
-        owner: UserId::anonymous(),
         inputs: vec![],
         form: Form::default(),
-        created: Timestamp(1_000 + number),
-        started: None,
-        state,
-        log: vec![],
-        expires: None,
-        attempts: 0,
-        sent: 0,
-        agent: None,
+        owner: UserId::anonymous(),
         role: None,
         terms: std::sync::Arc::default(),
-        chosen: None,
-        overdue: None,
-        version,
-    }
+    };
+    Job { state, version, ..new.into_job(Timestamp(1_000 + number)) }
 }
 
 /// The simulated store against the real one on SQLite, through the same calls by chance.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::Reader;
+use super::{Reader, size};
 use crate::http::tls::TlsFiles;
 use crate::http::{HttpConfig, ServiceInfo};
 
@@ -44,13 +44,9 @@ impl Reader<'_> {
             }
         }
         let tls = self.http_tls(public_url.as_deref());
-        // Everybody on loopback has the same address.
-        let bound = |reader: &Self, key: &str, usual: u64| match reader.settings.integer("http", key) {
-            Some(given) => u64::try_from(given).unwrap_or(u64::MAX),
-            None if listen.ip().is_loopback() => 0,
-            None => usual,
+        let bound = |reader: &Self, key: &str, usual: u64| {
+            reader.per_address("http", key, listen.ip().is_loopback(), usual)
         };
-        let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let rate = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
         let mebibytes = |reader: &Self, key: &str| reader.unsigned("http", key).saturating_mul(1 << 20);
         let service = |key: &str| self.settings.string("service", key);

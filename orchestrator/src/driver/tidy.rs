@@ -3,7 +3,6 @@
 
 use tracing::{info, warn};
 
-use crate::engine::job::JobId;
 use crate::results::Results;
 use crate::store::Store;
 
@@ -16,28 +15,21 @@ pub(super) async fn leftovers(store: Store, results: Results) {
             return;
         }
     };
-    let ended =
-        async |job: JobId| store.load(job).await.map(|job| job.is_some_and(|job| job.state.is_final()));
     let mut removed = 0_u32;
-    for execution in found.executions {
-        let Some(job) = JobId::of_execution(&execution) else { continue };
-        match ended(job).await {
-            Ok(true) => results.discard_execution(&execution).await,
-            Ok(false) => continue,
+    for (job, executions) in found {
+        match store.load(job).await {
+            Ok(Some(stored)) if stored.state.is_final() => {}
+            Ok(_) => continue,
             // The next start looks again.
             Err(_) => return,
         }
-        removed += 1;
-    }
-    for job in found.inputs {
-        match ended(job).await {
-            Ok(true) => results.discard_inputs(job).await,
-            Ok(false) => continue,
-            Err(_) => return,
+        for execution in &executions {
+            results.discard_execution(execution).await;
         }
+        results.discard_inputs(job).await;
         removed += 1;
     }
     if removed > 0 {
-        info!(folders = removed, "folders of jobs that had ended removed from the shared folder");
+        info!(jobs = removed, "folders of jobs that had ended removed from the shared folder");
     }
 }

@@ -11,6 +11,7 @@ use wps_remote_protocol::{
     LiteralType, Occurs, OutputDescription, ProcessDescription,
 };
 
+use crate::engine::Accepted;
 use crate::engine::job::{Execution, Form, Job, JobId, JobState, Timestamp, UserId, Waiting};
 
 pub fn literal(kind: LiteralType) -> DataType {
@@ -128,27 +129,16 @@ pub fn lookup(id: &str) -> Option<Arc<ProcessDescription>> {
 }
 
 pub fn job(description: ProcessDescription, state: JobState) -> Job {
-    Job {
+    let new = Accepted {
         id: id(),
-        process: description.id.clone(),
         description: description.into(),
-        owner: UserId::anonymous(),
         inputs: vec![],
         form: Form { store: true, status: true, ..Form::default() },
-        created: Timestamp(1_763_784_000_000),
-        started: None,
-        state,
-        log: vec![],
-        expires: None,
-        attempts: 0,
-        sent: 0,
-        agent: None,
+        owner: UserId::anonymous(),
         role: None,
         terms: Default::default(),
-        chosen: None,
-        overdue: None,
-        version: 1,
-    }
+    };
+    Job { state, version: 1, ..new.into_job(Timestamp(1_763_784_000_000)) }
 }
 
 pub fn id() -> JobId {

@@ -155,6 +155,33 @@ pub struct Accepted {
     pub terms: Arc<Terms>,
 }
 
+impl Accepted {
+    /// The job as it begins: not stored yet, and not sent.
+    pub fn into_job(self, now: Timestamp) -> Job {
+        Job {
+            id: self.id,
+            process: self.description.id.clone(),
+            description: self.description,
+            owner: self.owner,
+            inputs: self.inputs,
+            form: self.form,
+            created: now,
+            started: None,
+            state: JobState::Accepted { waiting: Waiting::Turn },
+            log: Vec::new(),
+            expires: None,
+            attempts: 0,
+            sent: 0,
+            agent: None,
+            role: self.role,
+            terms: self.terms,
+            chosen: None,
+            overdue: None,
+            version: 0,
+        }
+    }
+}
+
 /// The queue is full, or what one user, role or process may have in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueFull {
@@ -275,30 +302,7 @@ impl Engine {
             }
         }
         let id = new.id;
-        self.jobs.insert(
-            id,
-            Job {
-                id,
-                process: new.description.id.clone(),
-                description: new.description,
-                owner: new.owner,
-                inputs: new.inputs,
-                form: new.form,
-                created: now,
-                started: None,
-                state: JobState::Accepted { waiting: Waiting::Turn },
-                log: Vec::new(),
-                expires: None,
-                attempts: 0,
-                sent: 0,
-                agent: None,
-                role: new.role,
-                terms: new.terms,
-                chosen: None,
-                overdue: None,
-                version: 0,
-            },
-        );
+        self.jobs.insert(id, new.into_job(now));
         self.enqueue(id, false, now);
         let first = out.len();
         self.dispatch(now, out);

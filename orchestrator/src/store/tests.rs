@@ -6,7 +6,8 @@ pub(crate) mod server;
 
 use self::server::Postgres as Server;
 use super::*;
-use crate::engine::job::{Form, JobState, UserId, Waiting};
+use crate::engine::Accepted;
+use crate::engine::job::{Form, JobState, UserId};
 
 pub(crate) fn job(n: u128) -> Job {
     let description = serde_json::from_value(serde_json::json!({
@@ -14,27 +15,16 @@ pub(crate) fn job(n: u128) -> Job {
         "outputs": [{"id": "result", "data": {"literal": {"kind": "string"}}}]
     }))
     .unwrap();
-    Job {
+    let new = Accepted {
         id: JobId::new(uuid::Uuid::from_u128(n)),
-        process: "a:b".parse().unwrap(),
         description,
-        owner: UserId::anonymous(),
         inputs: vec![],
         form: Form::default(),
-        created: Timestamp(n as u64),
-        started: None,
-        state: JobState::Accepted { waiting: Waiting::Turn },
-        log: vec![],
-        expires: None,
-        attempts: 0,
-        sent: 0,
-        agent: None,
+        owner: UserId::anonymous(),
         role: None,
         terms: Default::default(),
-        chosen: None,
-        overdue: None,
-        version: 1,
-    }
+    };
+    Job { version: 1, ..new.into_job(Timestamp(n as u64)) }
 }
 
 /// Where a store is, and how it is opened again and again.
